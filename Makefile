@@ -16,6 +16,7 @@ test:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
 build:
 	cargo build --release

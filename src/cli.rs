@@ -151,7 +151,7 @@ pub enum Command {
         /// Stop after this time, between two chunks: 2h, 90min; exit code 6
         #[arg(long = "for", value_name = "DURATION", value_parser = limit, conflicts_with = "until")]
         limit: Option<Duration>,
-        /// Stop at this time of day, in the time zone of the plan's [throttle] section; exit code 6
+        /// Stop at this time of day, in the time zone of the plan's `[throttle]` section; exit code 6
         #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
         until: Option<NaiveTime>,
     },
@@ -174,7 +174,7 @@ pub enum Command {
     Set {
         /// The job's name
         job: String,
-        /// workers, target_batch_ms, or any key of the plan's [throttle] section; the value `off` removes a limit
+        /// workers, target_batch_ms, or any key of the plan's `[throttle]` section; the value `off` removes a limit
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
     },
@@ -205,7 +205,7 @@ pub enum Command {
         /// The job's name
         job: String,
     },
-    /// Apply pending changes to the inactive table, and exit; for use from cron
+    /// Apply pending changes to the inactive table or column, and exit; for use from cron
     #[command(after_help = "Example:\n  */5 * * * *  pgstrata sync events --quiet")]
     Sync {
         /// The job's name

@@ -30,7 +30,7 @@ use crate::pg::{status, store, survey};
 use crate::phase::{self, Outcome, Verdict};
 use crate::plan::check::each_carried;
 use crate::plan::{Plan, assignment};
-use crate::report::{self, Output, Watch};
+use crate::report::{self, Output, StatusWatch};
 use crate::sql::printable::printable;
 use crate::stop::{Stop, interrupted};
 
@@ -94,32 +94,33 @@ async fn drive(target: &Target, command: &Command, output: Output) -> Result<()>
     drop(events);
     let _ = printer.await;
     match result? {
-        Answer::Nothing => {}
-        Answer::Rows(looked) => report::print_result(&output, &looked, || looked.to_string()),
-        Answer::Verdict(report) => {
+        CommandResult::Nothing => {}
+        CommandResult::Rows(looked) => report::print_result(&output, &looked, || looked.to_string()),
+        CommandResult::Verdict(report) => {
             report::print_verdict(&output, &report);
             if !report.verified {
                 return Err(phase::differs(&report));
             }
         }
-        Answer::NextStep(job, keeps_in_sync, state) if !output.quiet && !output.json => {
+        CommandResult::NextStep(job, keeps_in_sync, state) if !output.quiet && !output.json => {
             report::print_text(&what_next(&job, &keeps_in_sync, state));
         }
-        Answer::NextStep(..) => {}
+        CommandResult::NextStep(..) => {}
     }
     Ok(())
 }
 
 /// The result of a command, printed after its events.
-enum Answer {
+enum CommandResult {
     Nothing,
     Verdict(Box<VerifyReport>),
     Rows(RowsChecked),
     NextStep(String, String, State),
 }
 
-async fn act(engine: &Engine, command: &Command, events: &Events, stop: &Stop) -> Result<Answer> {
-    let next = |job: &str, outcome: Outcome| Answer::NextStep(job.to_owned(), String::new(), outcome.state);
+async fn act(engine: &Engine, command: &Command, events: &Events, stop: &Stop) -> Result<CommandResult> {
+    let next =
+        |job: &str, outcome: Outcome| CommandResult::NextStep(job.to_owned(), String::new(), outcome.state);
     let of = |job: &str| tracing::debug_span!("job", name = job);
     match command {
         Command::Run { plan, swap, limit, until } => {
@@ -131,32 +132,32 @@ async fn act(engine: &Engine, command: &Command, events: &Events, stop: &Stop) -
                 outcome = engine.run(plan, *swap).instrument(of(&name)) => outcome?,
                 never = watch_deadline(deadline, events, stop) => match never {},
             };
-            Ok(Answer::NextStep(name, keeps_in_sync, outcome.state))
+            Ok(CommandResult::NextStep(name, keeps_in_sync, outcome.state))
         }
         Command::Pause { job } => {
             engine.set(job, &[("paused", Some("true"))]).await?;
             events.note(JobNote::JobPaused { job: job.clone() });
-            Ok(Answer::Nothing)
+            Ok(CommandResult::Nothing)
         }
         Command::Resume { job } => {
             engine.set(job, &[("paused", None)]).await?;
             events.note(JobNote::JobNotPaused { job: job.clone() });
-            Ok(Answer::Nothing)
+            Ok(CommandResult::Nothing)
         }
         Command::Set { job, settings } => {
             let settings = settings.iter().map(|written| assignment(written)).collect::<Result<Vec<_>>>()?;
             let settings: Vec<_> = settings.iter().map(|(k, v)| (k.as_str(), Some(v.as_str()))).collect();
             engine.set(job, &settings).await?;
             events.note(JobNote::SettingsStored { job: job.clone(), settings: settings.len() as u64 });
-            Ok(Answer::Nothing)
+            Ok(CommandResult::Nothing)
         }
         Command::Verify { job } => Ok(match engine.verify(job).instrument(of(job)).await? {
-            Verdict::Sides(report) => Answer::Verdict(Box::new(report)),
-            Verdict::Rows(looked) => Answer::Rows(looked),
+            Verdict::Sides(report) => CommandResult::Verdict(Box::new(report)),
+            Verdict::Rows(looked) => CommandResult::Rows(looked),
         }),
         Command::Swap { job } => Ok(next(job, engine.swap(job).instrument(of(job)).await?)),
         Command::Rollback { job } => Ok(next(job, engine.rollback(job).instrument(of(job)).await?)),
-        Command::Sync { job } => engine.sync(job).instrument(of(job)).await.map(|_| Answer::Nothing),
+        Command::Sync { job } => engine.sync(job).instrument(of(job)).await.map(|_| CommandResult::Nothing),
         Command::Maintain { job, table } => {
             match table {
                 Some(table) => {
@@ -165,12 +166,12 @@ async fn act(engine: &Engine, command: &Command, events: &Events, stop: &Stop) -
                 }
                 None => engine.maintain(job.as_deref()).await?,
             }
-            Ok(Answer::Nothing)
+            Ok(CommandResult::Nothing)
         }
         Command::Finalize { job, now } => {
-            engine.finalize(job, *now).instrument(of(job)).await.map(|_| Answer::Nothing)
+            engine.finalize(job, *now).instrument(of(job)).await.map(|_| CommandResult::Nothing)
         }
-        Command::Abort { job } => engine.abort(job).instrument(of(job)).await.map(|_| Answer::Nothing),
+        Command::Abort { job } => engine.abort(job).instrument(of(job)).await.map(|_| CommandResult::Nothing),
         _ => Err(Error::usage("this command does not run a job")),
     }
 }
@@ -358,7 +359,7 @@ async fn show_status(target: &Target, job: Option<&str>, watch: bool, output: Ou
         }
         return Ok(());
     }
-    let mut screen = Watch::default();
+    let mut screen = StatusWatch::default();
     loop {
         screen.print(&output, &look().await?);
         tokio::select! {

@@ -9,7 +9,7 @@ use std::fmt;
 
 use tokio_postgres::error::SqlState;
 
-/// The kind of an error. Each kind has its own exit code.
+/// The kind of an error. Each kind has its own exit code, and its own code in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The command failed; the job's state is kept.
@@ -26,6 +26,38 @@ pub enum Kind {
     Stopped,
     /// Another process is running this job.
     Busy,
+}
+
+impl Kind {
+    /// All kinds, in the order of their exit codes.
+    pub const ALL: [Self; 7] =
+        [Self::Failed, Self::Usage, Self::Preflight, Self::Differs, Self::Lock, Self::Stopped, Self::Busy];
+
+    /// The name in JSON. It is stable.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "invalid_usage",
+            Self::Preflight => "check_failed",
+            Self::Differs => "mismatch",
+            Self::Lock => "lock_not_acquired",
+            Self::Stopped => "stopped",
+            Self::Busy => "already_running",
+        }
+    }
+
+    /// The exit code of the process.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Preflight => 3,
+            Self::Differs => 4,
+            Self::Lock => 5,
+            Self::Stopped => 6,
+            Self::Busy => 7,
+        }
+    }
 }
 
 /// Whether a failed step can be retried, according to the error of the server or the network.
@@ -226,15 +258,7 @@ impl Error {
 
     /// The exit code of the process.
     pub fn exit_code(&self) -> u8 {
-        match self.kind {
-            Kind::Failed => 1,
-            Kind::Usage => 2,
-            Kind::Preflight => 3,
-            Kind::Differs => 4,
-            Kind::Lock => 5,
-            Kind::Stopped => 6,
-            Kind::Busy => 7,
-        }
+        self.kind.exit_code()
     }
 }
 
@@ -257,6 +281,15 @@ impl fmt::Display for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_is_documented_with_its_codes() {
+        let documented = include_str!("../docs/commands.md");
+        for kind in Kind::ALL {
+            let row = format!("\n| {} | `{}` | ", kind.exit_code(), kind.code());
+            assert!(documented.contains(&row), "{row:?} is missing");
+        }
+    }
 
     #[test]
     fn sources_are_chained_and_reported_as_the_cause() {

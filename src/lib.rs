@@ -21,7 +21,7 @@
 //! Each layer imports only from the layers to its right: `main` -> [`command`] -> [`demo`] -> [`engine`] -> [`phase`] -> [`pg`]
 //! -> [`throttle`] -> [`report`] -> [`sql`] -> [`plan`] -> [`model`]. The last three are pure: they import neither the async
 //! runtime nor the database driver. `tests/layering.rs` checks this. All layers may import [`cli`], [`clock`], [`error`],
-//! [`event`], [`failpoint`] and [`stop`].
+//! [`event`], [`mod@failpoint`] and [`stop`].
 //!
 //! - [`command`]: one function for each command. The arguments are defined in [`cli`].
 //! - [`demo`]: the command `demo`, and the private server that it shares with the tests.
@@ -56,6 +56,8 @@
 //! | preflight, findings | `finding`, `explanation` | `check` | `preflight`, `surroundings` | `preflight` | |
 //! | the table's definition in the catalog | `table`, `dependent` | | `catalog` | `catalog` | |
 //! | `pgstrata plan` | `partition` | `survey`, `suggest`, `draft` | | `survey` | |
+//! | trial of definitions and rows in preflight | `sample` | `check::table_trial`, `check::sampled` | `partition_trial`, `row_trial`, `sample` | `partition_trial`, `row_trial`, `sample`, `refused` | |
+//! | what is carried over, for `check -v` | `inventory` | `check::dependents` | | | |
 //! | objects that refer to the table | `dependent` | `check::dependents` | `dependent`, `matview` | | `partition::after_exchange` |
 //! | foreign keys | `orphans`, `remade_keys` | `check::dependents` | `foreign_key`, `orphans` | `orphans` | `job::foreign_keys` |
 //! | additions by event triggers | | | `strip` | | `job::additions` |
@@ -81,18 +83,27 @@
 //! | when a job pauses and resumes | `model::pace`: `Pace`; values and limits of the signals: `phase::job::evaluate` |
 //! | how many workers there are | `model::pace::autoscaler` |
 //! | the default of a plan key | `plan::resolve` |
+//! | how a plan is parsed, and what a mistake in it reports | the keys: `plan::file`; values: `plan::read`, `plan::resolve`; messages: `plan::problem` |
+//! | which settings of a plan cannot change once its job has started | `plan::identity`: `Plan::settings` |
+//! | what `pgstrata set` changes, and when it takes effect | `plan::live`; `phase::job::pace`: `Watch::apply` |
 //! | which phase comes next | `model::state`: `State::next`; `next` in the `mod.rs` of each kind |
 //! | which commands a state allows | `phase::job::kind`: `act` |
+//! | when a job may be finalized or aborted | `phase::job::kind`: `may_finalize`, `may_abort` |
 //! | what happens after the process was killed during the copy | the next run, from any machine: `engine`: `Engine::resume`; [`pg`]`::lease` ends the former sessions; `phase::partition::copy` copies what `model::ledger_gaps` finds missing |
+//! | whether the copy reads in key order or in block order | `phase::partition::copy`: `reads_by_block` |
+//! | what happens to a row that belongs in no partition | `phase::partition::partitions` |
 //! | which rows a filled chunk contains, and what a locked row causes | `phase::backfill::first_pass`, `phase::backfill::second_pass` |
 //! | what the capture trigger logs | `sql::capture` |
+//! | what happens after TRUNCATE of the source | it is logged by `sql::capture`; `phase::partition::drain`: `truncate_as_source_did` |
+//! | what the trigger of a backfill or retype does | `sql::fill`: `keep_filled`; `sql::retype`: `create_sync_trigger` |
 //! | when the change log is compacted | `phase::partition::compaction` |
 //! | whether two rows are equal | `sql::verify`: `row_hash` |
+//! | why writes do not disturb a comparison | the steps at the top of `phase::partition::verify`; of two columns: `phase::retype::compare` |
 //! | whether to drain, to wait, to switch the mirror on or to attempt the exchange | `model::cutover`: `Cutover::next` |
 //! | which transactions have an older snapshot | `sql::old_snapshots`: `HOLDERS` |
 //! | which statements run under the lock of a swap | `sql::swap`: `statements`; for a retype `sql::retype::exchange`: `statements`; the order of all steps, with the checks: `sql::exchange`: `Exchange::body` |
 //! | how a rollback keeps the writes since the swap | `sql::swap`: `statements` creates the capture triggers on the table that comes into use; `phase::partition::drain` applies the log in the opposite direction |
-//! | which checks the exchange repeats under the lock | `sql::exchange`: `Refused` |
+//! | which checks the exchange repeats under the lock | `sql::exchange`: `FailedCheck` |
 //! | how lock requests are retried; when a blocker is canceled | `phase::job::locks`: `LockRetry`; `phase::job::blockers` |
 //! | which errors are retried | `pg::retry`: `class`; a step is repeated by `phase::job::driver`: `Driver::retrying`, the job by `engine::drive` |
 //! | how long to reconnect after a lost connection | `engine::drive` |
@@ -110,9 +121,12 @@
 //! | whether code of another role would run | `sql::untrusted_code`: `CODE`; of the plan's SQL `sql::plan_sql`: `NAMED` |
 //! | how a command stops at Ctrl-C or at its deadline | `command`: `watch_signals`, `watch_deadline`; [`stop`] |
 //! | what `status` shows | `pg::status`, `report::status` |
+//! | the rate and the remaining time | `phase::job::meter` |
+//! | what `check --sample` does | `pg::sample`, `sql::sample` |
+//! | how schema `pgstrata` is created and upgraded | `sql::store`: `UPGRADES`; `pg::store` |
 //! | the text of a note or warning | of a run: `report::sentence::note`, `report::sentence::warning`; of `check`: `plan::check`, with the explanation in `docs/findings.md` |
 //! | what `--json` prints | [`event`] (a variant is a code, its fields are the keys), `report::json`; documented in `docs/commands.md` |
-//! | the exit code | `error`: `Error::exit_code` |
+//! | the exit code, and the code of an error in JSON | `error`: `Kind` |
 //!
 //! # What to change to add ...
 //!

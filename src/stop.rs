@@ -28,7 +28,7 @@ impl Stop {
         self.token.cancelled().await;
     }
 
-    /// The reason, as given to [`Stop::ask`].
+    /// The reason, as given to [`Stop::request`].
     pub fn reason(&self) -> &str {
         self.why.get().map_or("as requested", String::as_str)
     }

@@ -151,7 +151,7 @@ impl Gate {
     pub fn observe(&self, readings: &[Reading]) -> Vec<Change> {
         let changes = self.pace.borrow_mut().observe(self.now_s(), readings);
         for change in &changes {
-            if let Change::Held(hold) = change {
+            if let Change::Throttled(hold) = change {
                 self.autoscaler.borrow_mut().held();
                 self.shrink.set(self.shrink.get() || hold.signal.is_ours());
             }
@@ -183,7 +183,7 @@ impl Gate {
 
     /// Waits while a signal throttles that kind of work.
     pub async fn wait_for(&self, work: Work) {
-        while self.watched && !self.pace.borrow().goes(work) {
+        while self.watched && !self.pace.borrow().may_continue(work) {
             self.changed.notified().await;
         }
     }

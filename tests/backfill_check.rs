@@ -136,7 +136,7 @@ async fn what_each_filled_row_triggers() {
     ");
     insta::assert_snapshot!(findings("create rule calm as on update to s do also nothing", SET).await, @"
     error[update_rule]: calm: rule calm rewrites every UPDATE of public.s: the job's UPDATE statements would not have the intended effect
-      hint: disable it for the run (alter table public.s disable rule calm), or replace it by a trigger
+      hint: disable it until the job is finalized (alter table public.s disable rule calm), or replace it by a trigger
     ");
     insta::assert_snapshot!(findings("create publication p for table s; alter table s replica identity nothing", SET).await, @"
     error[no_replica_identity]: public.s: updates of public.s are published, but it has no replica identity: the server would reject them
@@ -312,7 +312,7 @@ async fn missing_privileges_of_a_backfill() {
     db.execute("alter table lab.s enable row level security").await;
     insta::assert_snapshot!(check_as(&db, "fill_guest", &plan(joined)).await, @"
     error[row_security]: lab.s: row-level security hides rows of lab.s from role fill_guest
-      hint: alter role fill_guest bypassrls, or alter table lab.s no force row level security for the run
+      hint: alter role fill_guest bypassrls, or alter table lab.s no force row level security until the job is finalized
     ");
 }
 

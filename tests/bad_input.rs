@@ -268,7 +268,7 @@ async fn dependents_that_cannot_be_carried_over() {
     ");
     insta::assert_snapshot!(check_good("create materialized view m as select id, note from t; create materialized view n as select id from m").await, @"
     error[materialized_view]: public.m: materialized view public.n depends on materialized view public.m, which is created again after the swap
-      hint: drop materialized view public.n before the run, and create it again after the swap
+      hint: drop materialized view public.n before the run, and create it again once the job is finalized
     ");
     let triggers = "create function f() returns trigger language plpgsql as 'begin return new; end';
         create trigger before before insert on t for each row execute function f();
@@ -286,11 +286,11 @@ async fn dependents_that_cannot_be_carried_over() {
         create table u (whole t, many t[]); create domain d as t check ((value).id > 0)";
     insta::assert_snapshot!(check_good(others).await, @"
     error[unclassified_dependent]: constraint d_check: constraint d_check depends on public.t, and this version does not carry it over
-      hint: drop it before the run, and create it again after the swap
+      hint: drop it before the run, and create it again once the job is finalized
     error[row_type_function]: function public.g(public.t): function public.g(public.t) takes or returns the row type of public.t, which remains the row type of the old table
-      hint: list the columns explicitly (arguments, or returns table (...)), or drop it before the run, and create it again after the swap
+      hint: list the columns explicitly (arguments, or returns table (...)), or drop it before the run, and create it again once the job is finalized
     error[row_type_function]: function public.h(): function public.h() takes or returns the row type of public.t, which remains the row type of the old table
-      hint: list the columns explicitly (arguments, or returns table (...)), or drop it before the run, and create it again after the swap
+      hint: list the columns explicitly (arguments, or returns table (...)), or drop it before the run, and create it again once the job is finalized
     error[row_type_column]: table public.u: table public.u uses the row type of public.t, which remains the row type of the old table
       hint: use a separate composite type: create type ... as (...)
     error[row_type_column]: type public.d: type public.d uses the row type of public.t, which remains the row type of the old table

@@ -74,9 +74,9 @@ async fn comments_labels_and_statistics_of_the_table() {
     let label = "insert into pg_seclabel select 't'::regclass, 'pg_class'::regclass, n, 'guard', 'secret' from generate_series(0, 1) n";
     insta::assert_snapshot!(check_good(label).await, @"
     error[security_label]: public.t: table public.t has a security label for guard, and the partitioned table would not have it
-      hint: remove the label and set it again after the swap: security label for guard on table public.t is null
+      hint: remove the label and set it again once the job is finalized: security label for guard on table public.t is null
     error[security_label]: public.t.id: column public.t.id has a security label for guard, and the partitioned table would not have it
-      hint: remove the label and set it again after the swap: security label for guard on column public.t.id is null
+      hint: remove the label and set it again once the job is finalized: security label for guard on column public.t.id is null
     ");
     let tied = "create extension btree_gist; create index t_note on t using gist (note);";
     nothing_after(tied).await;
@@ -95,11 +95,11 @@ async fn bodies_bound_to_the_key() {
         create rule r as on insert to u do also insert into t values (new.n, now()) on conflict (id) do update set note = excluded.note";
     insta::assert_snapshot!(check_good(bound).await, @"
     error[bound_to_key]: function public.f(): function public.f() groups by (id) alone or uses ON CONFLICT (id), but the key of the partitioned table also contains at
-      hint: list all columns in its GROUP BY, add at to its ON CONFLICT, or drop it for the run
+      hint: list all columns in its GROUP BY, add at to its ON CONFLICT, or drop it
     error[bound_to_key]: function public.g(): function public.g() groups by (id) alone or uses ON CONFLICT (id), but the key of the partitioned table also contains at
-      hint: list all columns in its GROUP BY, add at to its ON CONFLICT, or drop it for the run
+      hint: list all columns in its GROUP BY, add at to its ON CONFLICT, or drop it
     error[bound_to_key]: rule r on public.u: rule r on public.u groups by (id) alone or uses ON CONFLICT (id), but the key of the partitioned table also contains at
-      hint: list all columns in its GROUP BY, add at to its ON CONFLICT, or drop it for the run
+      hint: list all columns in its GROUP BY, add at to its ON CONFLICT, or drop it
     ");
     let free = "create table u (id int primary key);
         create function f() returns void begin atomic insert into t values (1, now()) on conflict do nothing; end;
@@ -177,7 +177,7 @@ async fn publications_slots_and_statements_that_name_the_table() {
     db.execute("select pg_create_logical_replication_slot('lagging', 'pgoutput')").await;
     insta::assert_snapshot!(check(&db, MONTHS).await, @"
     error[published]: every: publication every publishes all tables of the database or of a schema, including public.t: its subscriber (slot lagging) does not have the partitioned table and would stop
-      hint: for the job, publish tables by name: drop publication every; create publication every for table ...
+      hint: until the job is finalized, publish tables by name: drop publication every; create publication every for table ...
     ");
     db.execute("drop publication every").await;
     nothing().await;
@@ -241,7 +241,7 @@ async fn publications_that_the_swap_touches() {
     nothing_after("create publication narrow for table t (id) with (publish = 'insert, truncate')").await;
     insta::assert_snapshot!(check_good("create publication whole for tables in schema public").await, @"
     error[published]: whole: publication whole publishes all tables of the database or of a schema, including public.t: PostgreSQL would reject updates and deletes on the tables that the job creates, until they have a key
-      hint: for the job, publish tables by name: drop publication whole; create publication whole for table ...
+      hint: until the job is finalized, publish tables by name: drop publication whole; create publication whole for table ...
     ");
     let other = format!(
         "{GOOD} update t set note = ''; alter table t alter note set not null; create unique index t_note on t (note, id);"
@@ -328,7 +328,7 @@ async fn constraints_of_version_18() {
     ");
     insta::assert_snapshot!(after("alter table t add constraint t_some check (id > 5) not enforced").await, @"
     error[not_enforced]: constraint t_some on table public.t: constraint t_some on table public.t is NOT ENFORCED, but on the partitions it would be enforced
-      hint: drop it before the run, and add it again after the swap
+      hint: drop it before the run, and add it again once the job is finalized
     ");
     insta::assert_snapshot!(after("alter table t alter at drop not null; alter table t add constraint t_at not null at no inherit").await, @"warning[no_inherit]: t_at: constraint t_at is NO INHERIT, which partitioned tables do not support: the partitioned table gets it without NO INHERIT");
     assert_eq!(after("alter table t add constraint t_some check (id > -5)").await, "");

@@ -190,6 +190,57 @@ fn kinds_are_distinguished_in_three_places() {
     assert_eq!(places, ["engine::kind", "model::design", "plan::task"]);
 }
 
+/// The text of a module's file, or of all files of its folder; none if there is neither.
+fn module_text(path: &str) -> Option<String> {
+    let all = files("src");
+    let within = |name: &str| name == path || name.starts_with(&format!("{path}::"));
+    let texts: Vec<&str> =
+        all.iter().filter(|(file, _)| within(&module("src", file))).map(|(_, text)| text.as_str()).collect();
+    (!texts.is_empty()).then(|| texts.concat())
+}
+
+/// In the tables of `lib.rs`, `module`: `item` names an item of that module, and every module exists.
+#[test]
+fn the_map_names_modules_and_items_that_exist() {
+    let map = include_str!("../src/lib.rs").replace("[`pg`]`", "`pg");
+    let answers = map.lines().filter(|line| line.starts_with("//! | ")).skip(2);
+    let mut named = 0;
+    for line in answers.filter(|line| line.matches(" | ").count() == 2) {
+        let answer = line.split(" | ").nth(2).unwrap().trim_end_matches(" |");
+        let mut last: Option<String> = None;
+        for part in answer.split('`').skip(1).step_by(2) {
+            if part.contains(['/', '.', ' ', '-']) {
+                continue;
+            }
+            if LAYERS.iter().chain(&EVERYBODY).any(|layer| part.split("::").next() == Some(layer)) {
+                let text = module_text(part);
+                assert!(text.is_some(), "{line}\nthere is no module {part}");
+                (last, named) = (text, named + 1);
+            } else if let Some(text) = &last {
+                let item = part.rsplit("::").next().unwrap();
+                assert!(text.contains(item), "{line}\nnothing is called {item} there");
+            }
+        }
+    }
+    assert!(named > 60, "only {named} modules were found");
+}
+
+#[test]
+fn the_table_of_concepts_names_modules_that_exist() {
+    let map = include_str!("../src/lib.rs").replace("; and [`throttle`]", "");
+    let rows = map.lines().filter(|line| line.starts_with("//! | ") && line.matches('|').count() == 7);
+    let rows: Vec<&str> = rows.skip(1).collect();
+    assert!(rows.len() > 20);
+    for row in rows {
+        for (layer, cell) in ["model", "plan", "sql", "pg", "phase"].iter().zip(row.split('|').skip(2)) {
+            for name in cell.split('`').skip(1).step_by(2) {
+                let path = format!("{layer}::{name}");
+                assert!(module_text(&path).is_some(), "{row}\nthere is no module {path}");
+            }
+        }
+    }
+}
+
 /// A test module and its folder share no code with other test modules, except in `support`.
 #[test]
 fn test_modules_import_only_from_support_and_their_own_folder() {
@@ -205,6 +256,26 @@ fn test_modules_import_only_from_support_and_their_own_folder() {
         assert_eq!(count("crate::"), count("crate::support::"), "{}: a path into a test", path.display());
         assert_eq!(count("super::super::"), 0, "{}: write crate::support", path.display());
     }
+}
+
+/// A name of a type means one thing in the whole source, except in unit tests.
+#[test]
+fn types_of_the_source_have_unique_names() {
+    let mut places = BTreeMap::new();
+    for (path, text) in files("src").into_iter().filter(|(path, _)| !module("src", path).contains("tests")) {
+        for line in text.split("#[cfg(test)]\nmod ").next().unwrap().lines() {
+            let mut words = line
+                .split([' ', '(', '<', ';', ':'])
+                .filter(|word| !word.is_empty() && *word != "pub" && !word.ends_with(')'));
+            if let (Some("struct" | "enum" | "trait" | "type"), Some(name)) = (words.next(), words.next())
+                && !line.starts_with(' ')
+                && let Some(before) = places.insert(name.to_owned(), path.clone())
+            {
+                panic!("type {name} is defined in {} and in {}", before.display(), path.display());
+            }
+        }
+    }
+    assert!(places.len() > 300, "only {} types were found", places.len());
 }
 
 #[test]

@@ -56,7 +56,7 @@ async fn a_missing_partition_is_recognised_in_any_language() {
 }
 
 /// The bounds of the truncated partition are unknown once it is dropped or detached, so the drain cannot tell which
-/// rows to delete. The drain continues and reports this. A rollback is refused until the rows are deleted from the old
+/// rows to delete. The drain continues and reports this. A rollback fails until the rows are deleted from the old
 /// table as well.
 #[tokio::test]
 async fn a_partition_truncated_and_then_dropped_stops_no_drain() {

@@ -195,7 +195,7 @@ async fn values_beyond_the_old_type() {
     assert!(verify.stdout.contains('3'), "{}", verify.stdout);
     let refused = db.pgstrata(&["rollback", "orders_id_bigint"]).await.exits(4);
     insta::assert_snapshot!(errors(&refused), @"
-    error: 3 rows of public.orders cannot be converted back: column id has no integer for them
+    error: 3 rows of public.orders cannot be converted back to type integer in column id
     cause: by key: 5000000000; 5000000001; 6000000000
     hint: nothing was changed; change or delete these rows, then roll back; or keep the new type: `pgstrata finalize orders_id_bigint`
     ");

@@ -86,14 +86,14 @@ async fn missing_privileges_of_the_owner() {
     db.execute("alter table t enable row level security, force row level security").await;
     insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
     error[row_security]: public.t: row-level security hides rows of public.t from role priv_owner
-      hint: alter role priv_owner bypassrls, or alter table public.t no force row level security for the run
+      hint: alter role priv_owner bypassrls, or alter table public.t no force row level security until the job is finalized
     ");
     db.execute("create schema pgstrata").await;
     insta::assert_snapshot!(check_as(&db, "priv_owner", MONTHS).await, @"
     error[missing_privilege]: pgstrata: role priv_owner lacks USAGE or CREATE on schema pgstrata, which another role created
       hint: connect as the role that owns schema pgstrata, or act as it; see SECURITY.md
     error[row_security]: public.t: row-level security hides rows of public.t from role priv_owner
-      hint: alter role priv_owner bypassrls, or alter table public.t no force row level security for the run
+      hint: alter role priv_owner bypassrls, or alter table public.t no force row level security until the job is finalized
     ");
 }
 

@@ -139,7 +139,7 @@ async fn the_json_of_every_command_and_error_is_one_object_per_line() {
     }
     let refused = events.ran("swap --json").await.exits(2);
     let error = &objects(&refused.stderr)[0]["error"];
-    assert_eq!(error["exit_code"], 2);
+    assert_eq!((&error["code"], &error["exit_code"]), (&"invalid_usage".into(), &2.into()));
     assert!(error["message"].is_string() && error["hint"].is_string());
 }
 

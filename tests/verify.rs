@@ -94,7 +94,7 @@ async fn the_old_table_is_compared_after_the_swap() {
     db.pgstrata(&["swap", "job"]).await.ok();
     db.execute(PERMIT_WRITES).await;
     assert_one_mismatch(&found(&db, "delete from t_old where id = 5").await, "missing", "missing", "5");
-    // A rollback is refused with the reason.
+    // A rollback fails with the reason.
     let ran = db.pgstrata(&["rollback", "job"]).await.exits(4);
     assert!(ran.stderr.contains("1 rows missing") || ran.stderr.contains("1 row missing"), "{}", ran.stderr);
     // After a repair, the rollback succeeds.

@@ -33,7 +33,7 @@ async fn a_truncated_table_is_emptied_by_a_rollback() {
     rolls_back_and_swaps(&db).await;
 }
 
-/// Rows that disappear without a DELETE are not in the change log. A rollback would restore them, so it is refused.
+/// Rows that disappear without a DELETE are not in the change log. A rollback would restore them, so it fails.
 #[tokio::test]
 async fn a_detached_or_dropped_partition_prevents_a_rollback() {
     let db = swapped().await;

@@ -20,12 +20,12 @@ pub(super) struct Figures {
     longest_ms: f64,
     rows: u64,
     rows_differing: u64,
-    kept: Option<Kept>,
+    kept: Option<KeptServer>,
 }
 
 /// The commands for a server that was left running.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Kept {
+pub(super) struct KeptServer {
     /// The command that connects.
     pub(super) connect: String,
     /// The command that stops it.
@@ -38,7 +38,7 @@ impl Figures {
         tally: Tally,
         rows: u64,
         rows_differing: u64,
-        kept: Option<Kept>,
+        kept: Option<KeptServer>,
     ) -> Self {
         Self {
             seconds,

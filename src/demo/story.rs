@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::stop::Stop;
 use tokio_postgres::{Client, NoTls};
 
-use super::figures::{Figures, Kept};
+use super::figures::{Figures, KeptServer};
 use super::server::PrivateServer;
 use super::table::{self, Compared, TABLE, WITNESS};
 use super::writers::{Lap, WRITERS, Writers};
@@ -53,7 +53,7 @@ pub(super) async fn run(events: Events, keep: bool) -> Result<Figures> {
     let tally = stage.writers.stop().await?;
     let end = stage.witness().await?;
     let rows_differing = after_swap.differing + after_rollback.differing + end.differing;
-    let kept = keep.then(|| Kept { connect: server.connect_hint(DATABASE), stop: server.stop_hint() });
+    let kept = keep.then(|| KeptServer { connect: server.connect_hint(DATABASE), stop: server.stop_hint() });
     if keep {
         server.keep()?;
     }

@@ -96,7 +96,7 @@ pub enum LockWarning {
     StatementCanceled { blocker: Blocker },
     /// A blocker's session is terminated.
     SessionTerminated { blocker: Blocker },
-    /// The server refused to cancel or terminate.
+    /// A blocker could not be canceled or terminated.
     CancelRefused { error: String },
     /// The swap waits for transactions with an older snapshot.
     WaitingForSnapshots { holders: SnapshotHolders },

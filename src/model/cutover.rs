@@ -14,7 +14,7 @@ pub const MIRROR_AT_MOST: Duration = Duration::from_secs(60);
 
 /// The observed state.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub struct Observed {
     /// The time since the command began to prepare the exchange.
     pub elapsed: Duration,
     /// Whether the change log has rows.
@@ -85,14 +85,14 @@ impl Cutover {
     }
 
     /// The next step for an observed state.
-    pub fn next(&mut self, seen: &Seen) -> Next {
+    pub fn next(&mut self, seen: &Observed) -> Next {
         let next = self.without_limit(seen);
         // When all conditions are met, attempt the exchange even after the time limit.
         let ready = matches!(next, Next::Exchange | Next::Prove);
         if seen.elapsed >= self.give_up_after && !ready { Next::GiveUp } else { next }
     }
 
-    fn without_limit(&mut self, seen: &Seen) -> Next {
+    fn without_limit(&mut self, seen: &Observed) -> Next {
         if let Mirror::On(since) = self.mirror
             && seen.elapsed.saturating_sub(since) >= MIRROR_AT_MOST
         {
@@ -136,20 +136,20 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(600);
 
-    fn at(s: u64) -> Seen {
-        Seen { elapsed: Duration::from_secs(s), pending: false, older: false, proven: false }
+    fn at(s: u64) -> Observed {
+        Observed { elapsed: Duration::from_secs(s), pending: false, older: false, proven: false }
     }
 
-    fn pending(s: u64) -> Seen {
-        Seen { pending: true, ..at(s) }
+    fn pending(s: u64) -> Observed {
+        Observed { pending: true, ..at(s) }
     }
 
-    fn older(seen: Seen) -> Seen {
-        Seen { older: true, ..seen }
+    fn older(seen: Observed) -> Observed {
+        Observed { older: true, ..seen }
     }
 
-    fn proven(seen: Seen) -> Seen {
-        Seen { proven: true, ..seen }
+    fn proven(seen: Observed) -> Observed {
+        Observed { proven: true, ..seen }
     }
 
     /// A cutover after enough drains that the mirror is needed next.

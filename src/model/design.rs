@@ -36,8 +36,8 @@ pub trait Planned {
         false
     }
 
-    /// Whether the job sets columns of rows in that state; `status` then shows the number of rows.
-    fn sets_rows(&self, state: State) -> bool;
+    /// Whether the job fills columns of rows in that state; `status` then shows the number of rows.
+    fn fills_rows(&self, state: State) -> bool;
 
     /// How the job updates rows in place; none for a job that copies them.
     fn updates(&self) -> Option<Filling> {
@@ -78,7 +78,7 @@ impl Planned for Blueprint {
         state.is_captured()
     }
 
-    fn sets_rows(&self, _state: State) -> bool {
+    fn fills_rows(&self, _state: State) -> bool {
         false
     }
 
@@ -115,7 +115,7 @@ impl Planned for Filling {
         }
     }
 
-    fn sets_rows(&self, _state: State) -> bool {
+    fn fills_rows(&self, _state: State) -> bool {
         true
     }
 
@@ -160,7 +160,7 @@ impl Planned for Retyping {
         }
     }
 
-    fn sets_rows(&self, state: State) -> bool {
+    fn fills_rows(&self, state: State) -> bool {
         !state.is_final()
     }
 

@@ -53,7 +53,7 @@ pub fn differences(was: &Table, now: &Table, between: Between) -> Vec<Difference
     if let (Ok(was), Ok(now)) =
         (serde_json::to_value(owner_apart(was)), serde_json::to_value(owner_apart(now)))
     {
-        walk(&mut Vec::new(), Some(&was), Some(&now), &mut found);
+        compare(&mut Vec::new(), Some(&was), Some(&now), &mut found);
     }
     found.retain(|one| !is_exempt(between, &one.path));
     found
@@ -78,10 +78,10 @@ fn owner_apart(table: &Table) -> Table {
     table
 }
 
-fn walk(path: &mut Vec<String>, was: Option<&Value>, now: Option<&Value>, found: &mut Vec<Difference>) {
+fn compare(path: &mut Vec<String>, was: Option<&Value>, now: Option<&Value>, found: &mut Vec<Difference>) {
     let mut below = |name: &str, was: Option<&Value>, now: Option<&Value>| {
         path.push(name.to_owned());
-        walk(path, was, now, found);
+        compare(path, was, now, found);
         path.pop();
     };
     match (was, now) {
@@ -200,7 +200,7 @@ impl Difference {
     }
 
     /// A description in one line.
-    pub fn told(&self) -> String {
+    pub fn description(&self) -> String {
         let list = KINDS.iter().find(|(list, _)| self.is_in(list) && self.path.len() > list.len());
         let Some((list, kind)) = list else {
             return format!("{} changed{}", field(&self.path[0]), self.of_strings());
@@ -243,10 +243,10 @@ impl Difference {
 }
 
 /// A description of each difference, without duplicates.
-pub fn told(differences: &[Difference]) -> Vec<String> {
+pub fn descriptions(differences: &[Difference]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for one in differences {
-        let words = one.told();
+        let words = one.description();
         if !all.contains(&words) {
             all.push(words);
         }
@@ -257,7 +257,7 @@ pub fn told(differences: &[Difference]) -> Vec<String> {
 /// A description of each difference of `now`, the same table later; empty if a job that was planned for `was` may
 /// continue.
 pub fn drift(was: &Table, now: &Table) -> Vec<String> {
-    told(&differences(was, now, Between::Times))
+    descriptions(&differences(was, now, Between::Times))
 }
 
 /// The value at that path of a description.
@@ -382,14 +382,14 @@ mod tests {
             }
             *there = other;
             let mut found = Vec::new();
-            walk(&mut Vec::new(), Some(&was), Some(&now), &mut found);
+            compare(&mut Vec::new(), Some(&was), Some(&now), &mut found);
             assert!(!found.is_empty(), "{leaf} is not compared");
-            assert!(found.iter().all(|one| !one.told().is_empty()));
+            assert!(found.iter().all(|one| !one.description().is_empty()));
             // And the change can be carried over.
             let mut patched = was.clone();
             found.iter().for_each(|one| set(&mut patched, &one.path, one.now.as_ref()));
             let mut left = Vec::new();
-            walk(&mut Vec::new(), Some(&patched), Some(&now), &mut left);
+            compare(&mut Vec::new(), Some(&patched), Some(&now), &mut left);
             assert_eq!(left, [], "{leaf}");
         }
     }
@@ -422,7 +422,7 @@ mod tests {
         now.others.push("type rows_of_it".into());
         now.sequences[0].options.as_mut().unwrap().increment = 10;
         now.foreign_keys[0].validated = !now.foreign_keys[0].validated;
-        insta::assert_snapshot!(told(&differences(&was, &now, Between::Times)).join("\n"), @"
+        insta::assert_snapshot!(descriptions(&differences(&was, &now, Between::Times)).join("\n"), @"
         column observation_id changed (not null)
         column note was dropped
         column batch was added

@@ -29,7 +29,7 @@ pub enum History {
     Sample(PaceSample),
     /// The durations of all chunks, stored before the ledger is deleted.
     Chunks(Latency),
-    /// The total number of rows that were set.
+    /// The total number of rows that were filled.
     RowsSet {
         /// The number of rows.
         rows: u64,
@@ -63,7 +63,7 @@ pub struct PaceSample {
     pub wal_bytes_per_second: f64,
     /// The duration of the job's small transaction, in milliseconds.
     pub commit_latency_ms: f64,
-    /// The lag of each replica.
+    /// The lag of each standby.
     pub replicas: Vec<Behind>,
     /// Signals that throttle the job.
     pub holds: Vec<Signal>,

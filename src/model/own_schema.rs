@@ -21,14 +21,14 @@ pub struct OwnSchema {
     /// Other roles that can create objects in it.
     pub creators: Vec<String>,
     /// Its tables, sequences and other relations.
-    pub relations: Vec<Relation>,
+    pub relations: Vec<SchemaRelation>,
     /// Functions of roles that are not trusted.
-    pub functions: Vec<Function>,
+    pub functions: Vec<SchemaFunction>,
 }
 
 /// A relation in the schema.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Relation {
+pub struct SchemaRelation {
     /// Its name.
     pub name: Ident,
     /// Its kind, as in `pg_class.relkind`.
@@ -57,7 +57,7 @@ pub struct Relation {
 
 /// A function in the schema.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Function {
+pub struct SchemaFunction {
     /// Its name.
     pub name: Ident,
     /// Its owner.
@@ -77,7 +77,7 @@ impl OwnSchema {
         for relation in &self.relations {
             all.extend(relation.objections());
         }
-        for Function { name, owner } in &self.functions {
+        for SchemaFunction { name, owner } in &self.functions {
             let (name, owner) = (plain(name.as_str()), plain(owner.as_str()));
             all.push(format!("function pgstrata.{name} belongs to role {owner}"));
         }
@@ -85,7 +85,7 @@ impl OwnSchema {
     }
 }
 
-impl Relation {
+impl SchemaRelation {
     fn objections(&self) -> Vec<String> {
         let name = format!("pgstrata.{}", plain(self.name.as_str()));
         let mut all = Vec::new();
@@ -134,8 +134,8 @@ fn kind(kind: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    fn relation(name: &str) -> Relation {
-        Relation {
+    fn relation(name: &str) -> SchemaRelation {
+        SchemaRelation {
             name: Ident::new(name),
             kind: "r".to_owned(),
             owner: Ident::new("mig"),
@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    fn schema(relations: Vec<Relation>) -> OwnSchema {
+    fn schema(relations: Vec<SchemaRelation>) -> OwnSchema {
         OwnSchema {
             role: Ident::new("mig"),
             owner: Ident::new("mig"),
@@ -164,13 +164,13 @@ mod tests {
 
     #[test]
     fn plain_tables_of_trusted_roles_are_safe() {
-        let sequence = Relation { kind: "S".to_owned(), ..relation("jobs_id_seq") };
+        let sequence = SchemaRelation { kind: "S".to_owned(), ..relation("jobs_id_seq") };
         assert!(schema(vec![relation("jobs"), sequence]).objections().is_empty());
     }
 
     #[test]
     fn every_way_to_run_code_of_other_roles_is_an_objection() {
-        let jobs = Relation {
+        let jobs = SchemaRelation {
             owner: Ident::new("Eve"),
             trusted: false,
             row_security: true,
@@ -183,12 +183,12 @@ mod tests {
             writers: vec!["PUBLIC".to_owned(), "eve".to_owned()],
             ..relation("jobs")
         };
-        let view = Relation { kind: "v".to_owned(), ..relation("changes_x") };
+        let view = SchemaRelation { kind: "v".to_owned(), ..relation("changes_x") };
         let found = OwnSchema {
             trusted: false,
             owner: Ident::new("eve"),
             creators: vec!["eve".to_owned()],
-            functions: vec![Function { name: Ident::new("capture_x"), owner: Ident::new("eve") }],
+            functions: vec![SchemaFunction { name: Ident::new("capture_x"), owner: Ident::new("eve") }],
             ..schema(vec![jobs, view])
         };
         insta::assert_snapshot!(found.objections().join("\n"), @r#"

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::blueprint::{Blueprint, Direction};
-use super::difference::{Between, Difference, at, differences, told};
+use super::difference::{Between, Difference, at, descriptions, differences};
 use super::ident::{Ident, plain};
 use super::table::{Column, Comment, ForeignKey, Index, Table};
 
@@ -90,7 +90,7 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
         publication.via_root = true;
     }
     let now = common(now.clone());
-    told(&differences(&expected, &now, Between::Tables))
+    descriptions(&differences(&expected, &now, Between::Tables))
 }
 
 /// Objects that `side`, the table that an exchange brings into use, lacks because they were dropped there.

@@ -356,7 +356,7 @@ pub fn default_cast(column: &Ident, sql_type: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::model::difference::told;
+    use crate::model::difference::descriptions;
     use crate::model::fixture::petri;
 
     fn counter() -> Counter {
@@ -459,7 +459,7 @@ pub(crate) mod tests {
         let mut now = r.table.clone();
         now.columns.push(Column { name: Ident::new("id_new"), ..r.column.clone() });
         now.indexes.push(Index { name: Ident::new("orders_pkey_new"), ..r.indexes[0].index.clone() });
-        let drift = |now: &Table| told(&r.since_plan(now, Direction::Forward));
+        let drift = |now: &Table| descriptions(&r.since_plan(now, Direction::Forward));
         assert_eq!(drift(&now), Vec::<String>::new());
         now.columns.push(Column { name: Ident::new("batch"), ..r.column.clone() });
         assert_eq!(drift(&now), ["column batch was added"]);

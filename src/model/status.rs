@@ -25,7 +25,7 @@ pub struct Status {
     pub rows_estimated: u64,
     /// The number of rows copied; for a backfill, of rows processed.
     pub rows_copied: u64,
-    /// The number of rows that a backfill or a column type change has set.
+    /// The number of rows that a backfill or a column type change has filled.
     pub rows_set: Option<u64>,
     /// Rows per second over the last seconds, during the copy.
     pub rows_per_second: Option<f64>,
@@ -43,15 +43,15 @@ pub struct Status {
     pub chunk_ms_max: Option<u64>,
     /// The number of pending changes; none if changes are not logged.
     pub changes_pending: Option<u64>,
-    /// The lag of the slowest replica, in seconds; none without replicas.
+    /// The replica lag of the slowest standby, in seconds; none without standbys.
     pub replica_lag_s: Option<f64>,
     /// Whether writes of transactions older than the last swap are rejected. Any later command for the job ends that.
     pub guarded: bool,
     /// The reason for which the job is paused: the most important of [`Status::holds`].
-    pub hold: Option<Hold>,
+    pub hold: Option<StoredHold>,
     /// Every signal that pauses the job.
-    pub holds: Vec<Hold>,
-    /// The lag of each replica.
+    pub holds: Vec<StoredHold>,
+    /// The lag of each standby.
     pub replicas: Vec<Behind>,
     /// The current number of workers.
     pub workers: Option<u32>,
@@ -71,7 +71,7 @@ pub struct Status {
 
 /// A signal over its limit, which pauses the job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Hold {
+pub struct StoredHold {
     /// The signal, with its unit: `replica_lag_s`.
     pub signal: String,
     /// Its value.

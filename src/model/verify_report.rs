@@ -63,7 +63,7 @@ impl fmt::Display for RowsChecked {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Example {
     /// The kind of mismatch.
-    pub kind: Difference,
+    pub kind: MismatchKind,
     /// The key of the row, in the server's format.
     pub key: String,
     /// The partition in which the row was found, if that is relevant.
@@ -73,7 +73,7 @@ pub struct Example {
 /// The kind of mismatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Difference {
+pub enum MismatchKind {
     /// Only the source has the row.
     Missing,
     /// Only the target has the row.
@@ -86,7 +86,7 @@ pub enum Difference {
     Doubled,
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for MismatchKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Missing => "missing",

@@ -22,11 +22,11 @@ use tokio_postgres::{AsyncMessage, Client, Config, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    driver::{self, Server},
+    connect_error::{explain, is_about_encryption},
+    driver::{self, Host},
     passfile::{self, Login},
     pooler,
-    refusal::{explain, is_about_encryption},
-    settings::{self, Lookup, Settings},
+    settings::{self, Keywords, Lookup},
     tls::{self, Mode},
 };
 use crate::error::{Error, Result, Retry};
@@ -86,7 +86,7 @@ select set_config('transaction_timeout', '0', false) where current_setting('serv
 pub struct Target(Arc<Inner>);
 
 struct Inner {
-    servers: Vec<Server>,
+    servers: Vec<Host>,
     /// Everything except host, port, password and encryption.
     config: Config,
     user: String,
@@ -235,7 +235,7 @@ impl Target {
         Err(self.refused(refusals))
     }
 
-    async fn open_on(&self, server: &Server, application_name: &str) -> Result<Session> {
+    async fn open_on(&self, server: &Host, application_name: &str) -> Result<Session> {
         let attempts = if server.is_socket() { &[SslMode::Disable] } else { self.0.mode.attempts() };
         let mut refusal = Error::failed("no attempt was made");
         for ssl_mode in attempts {
@@ -394,7 +394,7 @@ impl Cancel {
     }
 }
 
-fn encryption(settings: &mut Settings, var: Lookup<'_>) -> Result<(Mode, MakeRustlsConnect)> {
+fn encryption(settings: &mut Keywords, var: Lookup<'_>) -> Result<(Mode, MakeRustlsConnect)> {
     let root_cert = settings.remove("sslrootcert");
     let mode = match settings.remove("sslmode") {
         Some(name) => Mode::parse(&name)?,

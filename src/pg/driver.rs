@@ -4,21 +4,21 @@ use std::{error::Error as _, fmt, net::IpAddr, path::Path, time::Duration};
 
 use tokio_postgres::Config;
 
-use super::settings::Settings;
+use super::settings::Keywords;
 use crate::error::{Error, Result};
 
 /// The default socket directories: Debian's, then the one of the source distribution.
 const SOCKET_DIRS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
 /// One of several hosts to try.
-pub(super) struct Server {
+pub(super) struct Host {
     pub(super) host: String,
     pub(super) address: Option<IpAddr>,
     pub(super) port: u16,
     pub(super) password: Option<String>,
 }
 
-impl Server {
+impl Host {
     /// Whether it is a socket directory.
     pub(super) fn is_socket(&self) -> bool {
         self.host.starts_with('/')
@@ -30,7 +30,7 @@ impl Server {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -41,7 +41,7 @@ impl fmt::Display for Server {
 }
 
 /// All hosts to try, without passwords.
-pub(super) fn servers(settings: &mut Settings) -> Result<Vec<Server>> {
+pub(super) fn servers(settings: &mut Keywords) -> Result<Vec<Host>> {
     let list = |text: Option<String>| -> Vec<String> {
         text.map(|text| text.split(',').map(|part| part.trim().to_owned()).collect()).unwrap_or_default()
     };
@@ -74,7 +74,7 @@ pub(super) fn servers(settings: &mut Settings) -> Result<Vec<Server>> {
             let address = address
                 .map(|text| text.parse().map_err(|_| Error::usage("hostaddr is not an IP address")))
                 .transpose()?;
-            Ok(Server { host, address, port, password: None })
+            Ok(Host { host, address, port, password: None })
         })
         .collect()
 }
@@ -86,7 +86,7 @@ fn default_host(port: u16) -> String {
 }
 
 /// The remaining settings, as the driver's configuration.
-pub(super) fn config(mut settings: Settings) -> Result<Config> {
+pub(super) fn config(mut settings: Keywords) -> Result<Config> {
     if let Some(count) = settings.remove("keepalives_count") {
         settings.insert("keepalives_retries".to_owned(), count);
     }

@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod connect;
+mod connect_error;
 mod driver;
 pub mod finish_trial;
 pub mod in_use;
@@ -15,7 +16,6 @@ pub mod pool;
 mod pooler;
 pub mod preflight;
 pub mod references;
-mod refusal;
 mod refused;
 mod rehearsal;
 mod resolve;

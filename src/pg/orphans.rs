@@ -16,7 +16,7 @@ use super::{catalog, untrusted_code};
 
 /// The result of the search.
 #[derive(Debug, Default)]
-pub struct RowsChecked {
+pub struct KeysChecked {
     /// Keys with rows that violate them.
     pub found: Vec<Orphans>,
     /// Keys that could not be tested, with the reasons.
@@ -28,13 +28,13 @@ pub struct RowsChecked {
 ///
 /// # Errors
 /// The connection was lost. Other errors of the server are in the result.
-pub async fn look<'a>(
+pub async fn find_violations<'a>(
     client: &Client,
     keys: impl IntoIterator<Item = &'a ForeignKey>,
     budget: Duration,
     trust: &[String],
-) -> Result<RowsChecked> {
-    let (begun, mut looked) = (Instant::now(), RowsChecked::default());
+) -> Result<KeysChecked> {
+    let (begun, mut looked) = (Instant::now(), KeysChecked::default());
     for key in keys {
         let Some(oid) = catalog::find(client, &key.table).await? else { continue };
         let left = budget.saturating_sub(begun.elapsed());

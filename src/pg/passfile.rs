@@ -56,23 +56,23 @@ fn of_line(line: &str, login: &Login<'_>) -> Option<String> {
     Some(field(rest).0.value).filter(|password| !password.is_empty())
 }
 
-struct Field<'a> {
+struct RawField<'a> {
     raw: &'a str,
     value: String,
 }
 
 /// The field up to the next unescaped `:`, and the rest.
-fn field(text: &str) -> (Field<'_>, Option<&str>) {
+fn field(text: &str) -> (RawField<'_>, Option<&str>) {
     let mut value = String::new();
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
         match c {
-            ':' => return (Field { raw: &text[..at], value }, Some(&text[at + 1..])),
+            ':' => return (RawField { raw: &text[..at], value }, Some(&text[at + 1..])),
             '\\' => value.extend(chars.next().map(|(_, c)| c)),
             c => value.push(c),
         }
     }
-    (Field { raw: text, value }, None)
+    (RawField { raw: text, value }, None)
 }
 
 #[cfg(test)]

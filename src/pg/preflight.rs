@@ -190,7 +190,7 @@ async fn orphaned<'a>(
     trust: &[String],
 ) -> Result<Vec<Finding>> {
     let valid = keys.into_iter().filter(|key| key.validated);
-    Ok(check::orphaned(&orphans::look(client, valid, LOOK_FOR_ORPHANS, trust).await?.found))
+    Ok(check::orphaned(&orphans::find_violations(client, valid, LOOK_FOR_ORPHANS, trust).await?.found))
 }
 
 fn rows_estimated(facts: &Facts) -> i64 {

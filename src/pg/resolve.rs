@@ -8,7 +8,7 @@ use crate::model::filling::Filling;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::plan_sql::{Join, PlanSql};
 use crate::plan::check::{Named, Refusal};
-use crate::sql::plan_sql::{self as sql, Kept, View};
+use crate::sql::plan_sql::{self as sql, AssignedType, PlanView};
 use crate::sql::trial::{type_and_collation, whole};
 
 use super::refused::refusal;
@@ -140,7 +140,7 @@ async fn in_transaction(client: &Client, f: &Filling, trust: &[String]) -> Resul
         .map(|(name, value)| of(name).map_or_else(|| value.clone(), |kept| sql::kept(value, kept)))
         .collect();
     expressions.extend(f.filter.iter().cloned());
-    let view = View { mark: &mark, rows: &rows, join: f.from.as_ref(), expressions: &expressions };
+    let view = PlanView { mark: &mark, rows: &rows, join: f.from.as_ref(), expressions: &expressions };
     let only = if !adds && !f.is_partitioned() { "ONLY " } else { "" };
     let printed: String = client.query_one(sql::PRINTED, &[&relation]).await?.get(0);
     let done = resolver.view(&view, &format!("{only}{printed}"), &mut r.sql).await?;
@@ -170,9 +170,9 @@ pub(super) const OURS: &str = "set local search_path = pg_catalog, pg_temp; set 
     set local datestyle = 'ISO, YMD'; set local intervalstyle = 'postgres'";
 
 /// The columns of a relation: name, collation, type.
-async fn kept(client: &Client, relation: u32) -> Result<Vec<(Ident, Option<String>, Kept)>> {
+async fn kept(client: &Client, relation: u32) -> Result<Vec<(Ident, Option<String>, AssignedType)>> {
     let read = |row: &Row| {
-        let kept = Kept {
+        let kept = AssignedType {
             sql_type: row.get(1),
             domain: row.get(3),
             limited: row.get(4),
@@ -191,7 +191,7 @@ struct Resolver<'a> {
 }
 
 /// A view as the server printed it.
-struct Written {
+struct PrintedView {
     text: String,
     calls: Option<String>,
     rule: u32,
@@ -208,21 +208,21 @@ struct Done {
 
 impl Resolver<'_> {
     /// Creates a view under the current settings, and returns the text that the server prints for it under ours.
-    async fn made(&self, view: &View<'_>, name: &str, path: &str) -> Result<Written> {
+    async fn made(&self, view: &PlanView<'_>, name: &str, path: &str) -> Result<PrintedView> {
         self.client.batch_execute(path).await?;
         self.client.batch_execute(&view.create(name)).await?;
         self.client.batch_execute(OURS).await?;
         let row = self.client.query_one(sql::WRITTEN, &[&format!("{}{name}", self.mark)]).await?;
-        Ok(Written { text: row.get(0), calls: row.get(1), rule: row.get(2), subquery: row.get(3) })
+        Ok(PrintedView { text: row.get(0), calls: row.get(1), rule: row.get(2), subquery: row.get(3) })
     }
 
     /// Resolves the names in a view's SQL, and verifies that the printed text has the same meaning: the same
     /// functions and operators in the same order.
-    async fn view(&self, view: &View<'_>, printed: &str, plan: &mut PlanSql) -> Result<Done> {
+    async fn view(&self, view: &PlanView<'_>, printed: &str, plan: &mut PlanSql) -> Result<Done> {
         let first = self.made(view, "asked", &sql::settings(plan)).await?;
         let not_faithful = || Error::failed(NOT_FAITHFUL).code("0A000");
         let (expressions, join) = view.parts(&first.text, printed).ok_or_else(not_faithful)?;
-        let again = View { expressions: &expressions, join: join.as_ref(), ..*view };
+        let again = PlanView { expressions: &expressions, join: join.as_ref(), ..*view };
         let mut resolved = PlanSql { resolved: true, lookup: Vec::new(), ..plan.clone() };
         for (name, lookup) in [("again", Vec::new()), ("searched", plan.lookup.clone())] {
             // A name in the plan or in what it is joined with may be the same as ours by chance.
@@ -295,7 +295,7 @@ pub async fn expression(
     let mark = sql::mark(&columns.chain([expression]));
     let resolver = Resolver { client, mark: &mark };
     let rows = format!("pg_temp.{}", rows.name);
-    let view = View { mark: &mark, rows: &rows, join: None, expressions: &[value] };
+    let view = PlanView { mark: &mark, rows: &rows, join: None, expressions: &[value] };
     let done = resolver.view(&view, "", plan).await?;
     let named = named(client, (table, trust), &[done.rule], plan).await?;
     plan.names_others = done.subquery || !named.objects.is_empty();

@@ -4,7 +4,7 @@
 //! only if the columns exist already: adding one would need a lock that blocks other sessions, even if it is rolled
 //! back. The update includes only rows that no other session has locked, a thousand at a time, and each piece is
 //! rolled back at once: an application that needs one of these rows waits at most for two statements of
-//! [`Limits::update_ms`]. Other sessions and subscribers see none of it. As with any transaction that is rolled back,
+//! [`SampleLimits::update_ms`]. Other sessions and subscribers see none of it. As with any transaction that is rolled back,
 //! dead rows remain for vacuum, and effects of triggers outside the transaction remain.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ const RESERVE: f64 = 1.5;
 
 /// What a sample may cost.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+struct SampleLimits {
     /// The time limit for a statement while the rows of a piece are locked, in milliseconds.
     update_ms: u32,
     /// The time limit for a statement that reads, in milliseconds.
@@ -45,11 +45,12 @@ struct Limits {
 }
 
 /// For `check --sample`.
-const ASKED_FOR: Limits =
-    Limits { update_ms: 1_000, read_ms: 10_000, search: Duration::from_secs(60), errors: MOST_KEYS };
+const ASKED_FOR: SampleLimits =
+    SampleLimits { update_ms: 1_000, read_ms: 10_000, search: Duration::from_secs(60), errors: MOST_KEYS };
 
 /// For every check. Rows are locked after everything is read, for the time that it takes to update some hundred rows.
-const BRIEF: Limits = Limits { update_ms: 250, read_ms: 2_000, search: Duration::from_secs(5), errors: 3 };
+const BRIEF: SampleLimits =
+    SampleLimits { update_ms: 250, read_ms: 2_000, search: Duration::from_secs(5), errors: 3 };
 
 /// The number of rows for every check.
 const BRIEF_ROWS: u32 = 128;
@@ -128,7 +129,7 @@ fn key_of(row: &Row) -> Key {
 struct Trier<'a> {
     client: &'a Client,
     f: &'a Filling,
-    limits: Limits,
+    limits: SampleLimits,
     same: &'a [&'a Ident],
     until: Instant,
     found: Sample,
@@ -136,7 +137,7 @@ struct Trier<'a> {
 }
 
 impl<'a> Trier<'a> {
-    fn new(client: &'a Client, f: &'a Filling, limits: Limits) -> Self {
+    fn new(client: &'a Client, f: &'a Filling, limits: SampleLimits) -> Self {
         let updated = f.missing().next().is_none();
         Self {
             client,
@@ -327,7 +328,7 @@ impl<'a> Trier<'a> {
         if !error.is(&SqlState::QUERY_CANCELED) {
             return error;
         }
-        let Limits { read_ms, update_ms, .. } = self.limits;
+        let SampleLimits { read_ms, update_ms, .. } = self.limits;
         Error::failed("the plan's SQL takes too long on a part of the sample")
             .cause(format!("limits: {read_ms} ms to read, {update_ms} ms to hold rows, for up to {PIECE} rows"))
             .hint(

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Settings by libpq keyword.
-pub(super) type Settings = BTreeMap<String, String>;
+pub(super) type Keywords = BTreeMap<String, String>;
 
 /// Supported here or by the driver.
 const KNOWN: [&str; 23] = [
@@ -101,11 +101,11 @@ const VARIABLES: [(&str, &str); 16] = [
 ];
 
 /// All connection settings, each keyword from the first source that has it.
-pub(super) fn gather(dsn: Option<&str>, var: Lookup<'_>) -> Result<Settings> {
+pub(super) fn gather(dsn: Option<&str>, var: Lookup<'_>) -> Result<Keywords> {
     let set = |name: &str| var(name).filter(|value| !value.is_empty());
     let mut settings = match dsn.map(str::to_owned).or_else(|| set("DATABASE_URL")) {
         Some(text) => parse(&text)?,
-        None => Settings::new(),
+        None => Keywords::new(),
     };
     if let Some(service) = settings.remove("service").or_else(|| set("PGSERVICE")) {
         let own_file = settings.remove("servicefile").or_else(|| set("PGSERVICEFILE"));
@@ -122,9 +122,9 @@ pub(super) fn gather(dsn: Option<&str>, var: Lookup<'_>) -> Result<Settings> {
 }
 
 /// The settings of a connection string in either format.
-fn parse(text: &str) -> Result<Settings> {
+fn parse(text: &str) -> Result<Keywords> {
     let url = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.trim().strip_prefix(scheme));
-    let mut settings = Settings::new();
+    let mut settings = Keywords::new();
     for (keyword, value) in if let Some(rest) = url { url_pairs(rest)? } else { pairs(text)? } {
         // As in libpq, the last value of a repeated keyword wins.
         settings.remove(&keyword);
@@ -133,7 +133,7 @@ fn parse(text: &str) -> Result<Settings> {
     Ok(settings)
 }
 
-fn insert_new(settings: &mut Settings, keyword: &str, value: String) -> Result<()> {
+fn insert_new(settings: &mut Keywords, keyword: &str, value: String) -> Result<()> {
     if WITHOUT_EFFECT.contains(&keyword) || (keyword == "gssencmode" && value != "require") {
         return Ok(());
     }
@@ -240,7 +240,7 @@ fn decode(part: &str) -> Result<String> {
 }
 
 /// The settings of a service, from the user's file or otherwise from the system's.
-fn read_service(service: &str, own_file: Option<&str>, var: Lookup<'_>) -> Result<Settings> {
+fn read_service(service: &str, own_file: Option<&str>, var: Lookup<'_>) -> Result<Keywords> {
     let mut files: Vec<PathBuf> = match own_file {
         Some(file) => vec![file.into()],
         None => home(var).map(|home| home.join(".pg_service.conf")).into_iter().collect(),
@@ -273,15 +273,15 @@ fn read_service(service: &str, own_file: Option<&str>, var: Lookup<'_>) -> Resul
 }
 
 /// The section `[service]` of a service file.
-fn service_of(text: &str, service: &str) -> Result<Option<Settings>> {
-    let mut found: Option<Settings> = None;
+fn service_of(text: &str, service: &str) -> Result<Option<Keywords>> {
+    let mut found: Option<Keywords> = None;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             if found.is_some() {
                 break;
             }
             if name == service {
-                found = Some(Settings::new());
+                found = Some(Keywords::new());
             }
         } else if let Some(settings) = &mut found {
             let (keyword, value) = line.split_once('=').ok_or_else(|| {
@@ -314,7 +314,7 @@ mod tests {
         None
     }
 
-    fn shown(settings: &Settings) -> String {
+    fn shown(settings: &Keywords) -> String {
         settings.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join("|")
     }
 

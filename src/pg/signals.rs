@@ -37,7 +37,7 @@ pub struct Seen {
     /// The end of the server's WAL, as a byte position.
     pub place: u64,
     /// Walsenders whose receivers replay.
-    pub replicas: Vec<Replica>,
+    pub walsenders: Vec<Walsender>,
     /// The slot that retains the most WAL.
     pub slot: Option<Slot>,
     /// The WAL file that could not be archived, if archiving failed.
@@ -58,7 +58,7 @@ pub struct Seen {
 
 /// A walsender.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Replica {
+pub struct Walsender {
     /// Its name in messages.
     pub name: String,
     /// It belongs to another role, and its progress is not visible.
@@ -99,12 +99,12 @@ pub struct Dead {
     /// Whether autovacuum is enabled for it.
     pub autovacuum: bool,
     /// What prevents vacuum from removing the rows, if it has done so for a minute.
-    pub kept: Option<Kept>,
+    pub kept: Option<OldestSnapshot>,
 }
 
 /// The oldest snapshot.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Kept {
+pub struct OldestSnapshot {
     /// Its holder: `pid 17`, `prepared transaction p`.
     pub by: String,
     /// Its age.
@@ -117,7 +117,7 @@ pub struct Kept {
 ///
 /// # Errors
 /// The server returned an error, or did not answer.
-pub async fn look(
+pub async fn read(
     session: &Session,
     signals: &Statement,
     prefix: &str,
@@ -136,14 +136,14 @@ type Last<T> = Arc<Mutex<Option<(Instant, Answer<T>)>>>;
 
 /// A value that a separate task queries repeatedly: its last answer, and the time.
 #[derive(Debug)]
-pub struct Asked<T> {
+pub struct Polled<T> {
     /// Its name in messages.
     pub name: String,
     last: Last<T>,
     task: JoinHandle<()>,
 }
 
-impl<T: Clone + Send + 'static> Asked<T> {
+impl<T: Clone + Send + 'static> Polled<T> {
     fn begin<F>(name: String, target: Target, application_name: String, ask: F) -> Self
     where
         F: AsyncAsk<T>,
@@ -181,7 +181,7 @@ impl<T: Clone + Send + 'static> Asked<T> {
     }
 }
 
-impl<T> Drop for Asked<T> {
+impl<T> Drop for Polled<T> {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -232,10 +232,10 @@ impl AsyncAsk<Standby> for AskStandby {
 ///
 /// # Errors
 /// `dsn` cannot be read.
-pub fn standby(target: &Target, dsn: &str, application_name: &str) -> Result<Asked<Standby>> {
+pub fn standby(target: &Target, dsn: &str, application_name: &str) -> Result<Polled<Standby>> {
     let target = target.standby(dsn)?;
     let name = target.describe();
-    Ok(Asked::begin(name.clone(), target, application_name.to_owned(), AskStandby(name)))
+    Ok(Polled::begin(name.clone(), target, application_name.to_owned(), AskStandby(name)))
 }
 
 /// The user's query.
@@ -265,6 +265,6 @@ impl AsyncAsk<f64> for AskQuery {
 }
 
 /// Starts to run the user's query: the result is a number; `true` exceeds any limit.
-pub fn query(target: &Target, query: &str, application_name: &str) -> Asked<f64> {
-    Asked::begin("query".to_owned(), target.clone(), application_name.to_owned(), AskQuery(query.to_owned()))
+pub fn query(target: &Target, query: &str, application_name: &str) -> Polled<f64> {
+    Polled::begin("query".to_owned(), target.clone(), application_name.to_owned(), AskQuery(query.to_owned()))
 }

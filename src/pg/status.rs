@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::history;
 use crate::model::pace::Behind;
 use crate::model::state::State;
-use crate::model::status::{Hold, Status};
+use crate::model::status::{Status, StoredHold};
 use crate::sql::{drain, pace, store as sql, swap};
 
 use super::store::{self, Job, chunk_times, jobs};
@@ -39,14 +39,14 @@ pub async fn of(client: &Client, job: &Job) -> Result<Status> {
 }
 
 async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
-    // Before the chunks, so that the number of rows set does not exceed the number of rows processed.
+    // Before the chunks, so that the number of rows filled does not exceed the number of rows processed.
     let planned = job.design.planned();
-    let set = match planned.sets_rows(job.state) {
+    let filled = match planned.fills_rows(job.state) {
         true if job.state.is_final() => {
-            let row = client.query_opt(sql::ROWS_SET_IN_ALL, &[&job.id]).await?;
+            let row = client.query_opt(sql::ROWS_FILLED_IN_ALL, &[&job.id]).await?;
             row.and_then(|row| history::rows_set(row.get(0)))
         }
-        true => Some(store::rows_set(client, job.id).await?),
+        true => Some(store::rows_filled(client, job.id).await?),
         false => None,
     };
     let times = chunk_times(client, job.id).await?;
@@ -70,9 +70,9 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         }
         None => None,
     };
-    let goes = if current { goes(client, job, driven).await? } else { Goes::default() };
+    let running = if current { running(client, job, driven).await? } else { Running::default() };
     let guarded = guarded(client, job).await?;
-    let slowest = goes.replicas.iter().map(|one| one.lag_s).max_by(f64::total_cmp);
+    let slowest = running.replicas.iter().map(|one| one.lag_s).max_by(f64::total_cmp);
     Ok(Status {
         job: job.name.clone(),
         kind: job.kind.clone(),
@@ -81,7 +81,7 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         phase: driven.then(|| planned.phase(job.state).to_owned()),
         rows_estimated: u64::try_from(rows_estimated).unwrap_or(0),
         rows_copied: u64::try_from(copied).unwrap_or(0),
-        rows_set: set,
+        rows_set: filled,
         rows_per_second: job.rows_per_second.filter(|_| copying),
         eta_s: job.eta_s.filter(|_| copying).and_then(|s| u64::try_from(s).ok()),
         chunks_done: latency.chunks,
@@ -92,12 +92,12 @@ async fn as_recorded(client: &Client, job: &Job) -> Result<Status> {
         changes_pending: pending,
         replica_lag_s: slowest,
         guarded,
-        hold: goes.holds.first().cloned(),
-        holds: goes.holds,
-        replicas: goes.replicas,
-        workers: goes.workers,
-        settings: goes.settings,
-        rates: goes.rates,
+        hold: running.holds.first().cloned(),
+        holds: running.holds,
+        replicas: running.replicas,
+        workers: running.workers,
+        settings: running.settings,
+        rates: running.rates,
         started_at: job.started_at,
         updated_at: job.updated_at,
         swapped_at: job.swapped_at,
@@ -116,21 +116,21 @@ async fn guarded(client: &Client, job: &Job) -> Result<bool> {
 
 /// The progress of a job, and its settings.
 #[derive(Debug, Default)]
-struct Goes {
+struct Running {
     workers: Option<u32>,
-    holds: Vec<Hold>,
+    holds: Vec<StoredHold>,
     replicas: Vec<Behind>,
     settings: BTreeMap<String, String>,
     rates: Vec<f64>,
 }
 
-async fn goes(client: &Client, job: &Job, driven: bool) -> Result<Goes> {
-    let mut goes = Goes { settings: store::settings(client, job.id).await?, ..Goes::default() };
+async fn running(client: &Client, job: &Job, driven: bool) -> Result<Running> {
+    let mut running = Running { settings: store::settings(client, job.id).await?, ..Running::default() };
     if !driven {
-        return Ok(goes);
+        return Ok(running);
     }
     if let Some(row) = client.query_opt(pace::PACE, &[&job.id, &FRESH_S]).await? {
-        goes.workers = row.get::<_, Option<i32>>(0).and_then(|n| u32::try_from(n).ok());
+        running.workers = row.get::<_, Option<i32>>(0).and_then(|n| u32::try_from(n).ok());
         let understood = |e: serde_json::Error| {
             Error::failed(
                 "the job's recorded progress could not be \
@@ -138,11 +138,11 @@ async fn goes(client: &Client, job: &Job, driven: bool) -> Result<Goes> {
             )
             .caused_by(e)
         };
-        goes.holds = serde_json::from_value(row.get(1)).map_err(understood)?;
-        goes.replicas = serde_json::from_value(row.get(2)).map_err(understood)?;
+        running.holds = serde_json::from_value(row.get(1)).map_err(understood)?;
+        running.replicas = serde_json::from_value(row.get(2)).map_err(understood)?;
     }
     let samples = client.query(pace::SAMPLES, &[&job.id, &SAMPLES]).await?;
     let rate = |detail: &str| serde_json::from_str::<serde_json::Value>(detail).ok()?["per_second"].as_f64();
-    goes.rates = samples.iter().rev().filter_map(|row| rate(row.get(0))).collect();
-    Ok(goes)
+    running.rates = samples.iter().rev().filter_map(|row| rate(row.get(0))).collect();
+    Ok(running)
 }

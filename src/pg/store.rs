@@ -467,12 +467,12 @@ pub async fn add_chunk(client: &Client, job: i64, epoch: i64, chunk: &Chunk<'_>)
     Ok(())
 }
 
-/// How many rows a backfill has set.
+/// How many rows a backfill has filled.
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn rows_set(client: &Client, job: i64) -> Result<u64> {
-    Ok(u64::try_from(client.query_one(sql::ROWS_SET, &[&job]).await?.get::<_, i64>(0)).unwrap_or(0))
+pub async fn rows_filled(client: &Client, job: i64) -> Result<u64> {
+    Ok(u64::try_from(client.query_one(sql::ROWS_FILLED, &[&job]).await?.get::<_, i64>(0)).unwrap_or(0))
 }
 
 /// Rows and milliseconds of every finished chunk.

@@ -60,9 +60,9 @@ pub async fn all(client: &Client, statements: &[String]) -> Result<()> {
 /// A value as text, whatever the type of the parameter: the server parses it once, like a literal. A cast from text
 /// to timestamptz, for example, would be evaluated for every row, and would hide the value from the planner.
 #[derive(Debug)]
-struct Value<'a>(&'a str);
+struct TextValue<'a>(&'a str);
 
-impl ToSql for Value<'_> {
+impl ToSql for TextValue<'_> {
     fn to_sql(
         &self,
         _: &Type,
@@ -84,12 +84,12 @@ impl ToSql for Value<'_> {
 }
 
 /// The server infers the type of a parameter from its context.
-fn untyped<'a>(values: &'a [Value<'a>]) -> impl Iterator<Item = (&'a Value<'a>, Type)> {
+fn untyped<'a>(values: &'a [TextValue<'a>]) -> impl Iterator<Item = (&'a TextValue<'a>, Type)> {
     values.iter().map(|value| (value, Type::UNKNOWN))
 }
 
-fn as_text(values: &[String]) -> Vec<Value<'_>> {
-    values.iter().map(|value| Value(value)).collect()
+fn as_text(values: &[String]) -> Vec<TextValue<'_>> {
+    values.iter().map(|value| TextValue(value)).collect()
 }
 
 /// Runs a query with text parameters in one round trip, without preparing it.

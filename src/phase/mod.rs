@@ -6,7 +6,7 @@
 //! - [`backfill`]: the trigger, the first pass, the second pass, constraints and indexes.
 //! - [`retype`]: the column type change: the shadow column, the trigger, the first pass, the indexes and checks, the
 //!   swap of the columns.
-//! - [`maintain`]: partitions created ahead of time, retention, and statistics of a table that is in use.
+//! - [`mod@maintain`]: partitions created ahead of time, retention, and statistics of a table that is in use.
 //!
 //! A phase can be run again after a crash at any point: it recognizes completed work.
 

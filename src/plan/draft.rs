@@ -16,7 +16,7 @@ const MOST_LINES: usize = 24;
 
 /// Facts about a table.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct DraftFacts {
     /// The table.
     pub table: QualifiedName,
     /// The name of the partition column, as in the catalog.
@@ -54,7 +54,7 @@ pub struct Facts {
 }
 
 /// Returns the commented plan.
-pub fn draft(facts: &Facts) -> String {
+pub fn draft(facts: &DraftFacts) -> String {
     let mut lines = found(facts);
     lines.push(String::new());
     let table = facts.table.plain();
@@ -98,7 +98,7 @@ pub fn draft(facts: &Facts) -> String {
     lines.join("\n")
 }
 
-fn found(facts: &Facts) -> Vec<String> {
+fn found(facts: &DraftFacts) -> Vec<String> {
     let by = plain(&facts.by);
     let of = |end: &Option<String>| end.clone().unwrap_or_else(|| "unknown".to_owned());
     let names = |key: &[String]| key.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ");
@@ -165,7 +165,7 @@ fn listing(per_month: &[(String, u64)]) -> Vec<String> {
     counts.into_iter().map(|(label, count)| format!("  {label:<7}  {count:>width$}")).collect()
 }
 
-fn partition(facts: &Facts) -> Vec<String> {
+fn partition(facts: &DraftFacts) -> Vec<String> {
     let every = facts.every.unwrap_or(facts.suggested);
     let written = match every {
         Every::Integers(n) => Value::from(n),
@@ -201,7 +201,7 @@ fn partition(facts: &Facts) -> Vec<String> {
 }
 
 /// Estimates the number of partitions for the existing rows.
-fn partitions(facts: &Facts, every: Every) -> Option<u64> {
+fn partitions(facts: &DraftFacts, every: Every) -> Option<u64> {
     let (oldest, newest) = (facts.oldest.as_ref()?, facts.newest.as_ref()?);
     if let Every::Integers(n) = every {
         let (oldest, newest): (i128, i128) = (oldest.parse().ok()?, newest.parse().ok()?);
@@ -213,7 +213,7 @@ fn partitions(facts: &Facts, every: Every) -> Option<u64> {
 }
 
 /// The table's name, without characters that the name of a job cannot contain.
-fn job_name(facts: &Facts) -> String {
+fn job_name(facts: &DraftFacts) -> String {
     let name: String =
         facts.table.name.as_str().chars().map(|c| if c.is_control() { '_' } else { c }).collect();
     if name.trim().is_empty() { "job".to_owned() } else { name }
@@ -238,8 +238,8 @@ mod tests {
     use insta::assert_snapshot;
     use proptest::prelude::*;
 
-    fn observations() -> Facts {
-        Facts {
+    fn observations() -> DraftFacts {
+        DraftFacts {
             table: QualifiedName::new("public", "petri_observations"),
             by: "created_at".to_owned(),
             by_type: "timestamp with time zone".to_owned(),
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_draft_for_integers_with_a_requested_interval() {
-        let facts = Facts {
+        let facts = DraftFacts {
             table: QualifiedName::new("Forecasts", "Price Forecasts"),
             by: "Id".to_owned(),
             by_type: "bigint".to_owned(),
@@ -410,7 +410,7 @@ mod tests {
         fn a_draft_can_be_read_with_any_names(
             table in "[^\0]{1,15}", by in "[^\0]{1,15}", key in "[^\0]{1,15}", warning: String, oldest: String,
         ) {
-            let facts = Facts {
+            let facts = DraftFacts {
                 table: QualifiedName::new("public", table),
                 by: by.clone(),
                 key: vec![key],

@@ -12,7 +12,7 @@ use toml::{
 use super::problem::Problem;
 
 /// A value and its position in the file.
-pub(super) type Leaf = Spanned<Value>;
+pub(super) type Setting = Spanned<Value>;
 
 /// Every key, by section. The section of the top-level keys has an empty name.
 pub(super) const KEYS: [(&str, &[&str]); 10] = [
@@ -64,10 +64,10 @@ const ALIKE: f64 = 0.8;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PlanFile {
-    pub(super) name: Option<Leaf>,
-    pub(super) kind: Option<Leaf>,
-    pub(super) table: Option<Leaf>,
-    pub(super) trust: Option<Leaf>,
+    pub(super) name: Option<Setting>,
+    pub(super) kind: Option<Setting>,
+    pub(super) table: Option<Setting>,
+    pub(super) trust: Option<Setting>,
     #[serde(default)]
     pub(super) backfill: BackfillSection,
     #[serde(default)]
@@ -91,18 +91,18 @@ pub(super) struct PlanFile {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a [backfill] section")]
 pub(super) struct BackfillSection {
-    pub(super) add: Option<Leaf>,
-    pub(super) from: Option<Leaf>,
-    pub(super) set: Option<Leaf>,
+    pub(super) add: Option<Setting>,
+    pub(super) from: Option<Setting>,
+    pub(super) set: Option<Setting>,
     #[serde(rename = "where")]
-    pub(super) filter: Option<Leaf>,
-    pub(super) keep_filled: Option<Leaf>,
-    pub(super) finish: Option<Leaf>,
-    pub(super) settings: Option<Leaf>,
+    pub(super) filter: Option<Setting>,
+    pub(super) keep_filled: Option<Setting>,
+    pub(super) finish: Option<Setting>,
+    pub(super) settings: Option<Setting>,
 }
 
 impl BackfillSection {
-    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 7] {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Setting>); 7] {
         [
             ("backfill.add", &self.add),
             ("backfill.from", &self.from),
@@ -118,15 +118,15 @@ impl BackfillSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a [retype] section")]
 pub(super) struct RetypeSection {
-    pub(super) column: Option<Leaf>,
-    pub(super) to: Option<Leaf>,
-    pub(super) using: Option<Leaf>,
-    pub(super) back: Option<Leaf>,
-    pub(super) settings: Option<Leaf>,
+    pub(super) column: Option<Setting>,
+    pub(super) to: Option<Setting>,
+    pub(super) using: Option<Setting>,
+    pub(super) back: Option<Setting>,
+    pub(super) settings: Option<Setting>,
 }
 
 impl RetypeSection {
-    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 5] {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Setting>); 5] {
         [
             ("retype.column", &self.column),
             ("retype.to", &self.to),
@@ -140,19 +140,19 @@ impl RetypeSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a [partition] section")]
 pub(super) struct PartitionSection {
-    pub(super) by: Option<Leaf>,
-    pub(super) every: Option<Leaf>,
-    pub(super) timezone: Option<Leaf>,
-    pub(super) from: Option<Leaf>,
-    pub(super) to: Option<Leaf>,
-    pub(super) ahead: Option<Leaf>,
-    pub(super) names: Option<Leaf>,
-    pub(super) default: Option<Leaf>,
-    pub(super) drop_unique: Option<Leaf>,
+    pub(super) by: Option<Setting>,
+    pub(super) every: Option<Setting>,
+    pub(super) timezone: Option<Setting>,
+    pub(super) from: Option<Setting>,
+    pub(super) to: Option<Setting>,
+    pub(super) ahead: Option<Setting>,
+    pub(super) names: Option<Setting>,
+    pub(super) default: Option<Setting>,
+    pub(super) drop_unique: Option<Setting>,
 }
 
 impl PartitionSection {
-    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 9] {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Setting>); 9] {
         [
             ("partition.by", &self.by),
             ("partition.every", &self.every),
@@ -170,64 +170,64 @@ impl PartitionSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a [copy] section")]
 pub(super) struct CopySection {
-    pub(super) workers: Option<Leaf>,
-    pub(super) order: Option<Leaf>,
-    pub(super) target_batch_ms: Option<Leaf>,
+    pub(super) workers: Option<Setting>,
+    pub(super) order: Option<Setting>,
+    pub(super) target_batch_ms: Option<Setting>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a [throttle] section")]
 pub(super) struct ThrottleSection {
-    pub(super) rows_per_second: Option<Leaf>,
-    pub(super) wal_bytes_per_second: Option<Leaf>,
-    pub(super) max_replica_lag: Option<Leaf>,
-    pub(super) max_replica_lag_bytes: Option<Leaf>,
-    pub(super) replicas: Option<Leaf>,
-    pub(super) forget_replica_after: Option<Leaf>,
-    pub(super) max_slot_retained_bytes: Option<Leaf>,
-    pub(super) archiver: Option<Leaf>,
-    pub(super) max_active_backends: Option<Leaf>,
-    pub(super) max_commit_latency: Option<Leaf>,
-    pub(super) max_dead_share: Option<Leaf>,
-    pub(super) query: Option<Leaf>,
-    pub(super) query_limit: Option<Leaf>,
-    pub(super) windows: Option<Leaf>,
-    pub(super) timezone: Option<Leaf>,
+    pub(super) rows_per_second: Option<Setting>,
+    pub(super) wal_bytes_per_second: Option<Setting>,
+    pub(super) max_replica_lag: Option<Setting>,
+    pub(super) max_replica_lag_bytes: Option<Setting>,
+    pub(super) replicas: Option<Setting>,
+    pub(super) forget_replica_after: Option<Setting>,
+    pub(super) max_slot_retained_bytes: Option<Setting>,
+    pub(super) archiver: Option<Setting>,
+    pub(super) max_active_backends: Option<Setting>,
+    pub(super) max_commit_latency: Option<Setting>,
+    pub(super) max_dead_share: Option<Setting>,
+    pub(super) query: Option<Setting>,
+    pub(super) query_limit: Option<Setting>,
+    pub(super) windows: Option<Setting>,
+    pub(super) timezone: Option<Setting>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a [verify] section")]
 pub(super) struct VerifySection {
-    pub(super) rows: Option<Leaf>,
+    pub(super) rows: Option<Setting>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a [dependents] section")]
 pub(super) struct DependentsSection {
-    pub(super) incoming_fk: Option<Leaf>,
+    pub(super) incoming_fk: Option<Setting>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a [swap] section")]
 pub(super) struct SwapSection {
-    pub(super) when: Option<Leaf>,
-    pub(super) lock_timeout: Option<Leaf>,
-    pub(super) attempts: Option<Leaf>,
-    pub(super) give_up_after: Option<Leaf>,
-    pub(super) cancel_blockers_after: Option<Leaf>,
-    pub(super) old_snapshots: Option<Leaf>,
-    pub(super) keep_old: Option<Leaf>,
+    pub(super) when: Option<Setting>,
+    pub(super) lock_timeout: Option<Setting>,
+    pub(super) attempts: Option<Setting>,
+    pub(super) give_up_after: Option<Setting>,
+    pub(super) cancel_blockers_after: Option<Setting>,
+    pub(super) old_snapshots: Option<Setting>,
+    pub(super) keep_old: Option<Setting>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a [retention] section")]
 pub(super) struct RetentionSection {
-    pub(super) keep: Option<Leaf>,
-    pub(super) how: Option<Leaf>,
+    pub(super) keep: Option<Setting>,
+    pub(super) how: Option<Setting>,
 }
 
 impl RetentionSection {
-    pub(super) fn leaves(&self) -> [(&'static str, &Option<Leaf>); 2] {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Setting>); 2] {
         [("retention.keep", &self.keep), ("retention.how", &self.how)]
     }
 }

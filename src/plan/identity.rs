@@ -1,19 +1,19 @@
 //! Which settings cannot change after a job has started, and which can.
 //!
 //! If a job were resumed with another identity, its target would mix two results. The error names the setting that
-//! changed. `settings` lists each setting once, with its [`Part`]. The stored text of a plan is built from the same
+//! changed. `settings` lists each setting once, with its [`Significance`]. The stored text of a plan is built from the same
 //! list, with every default written out, so that a later version with other defaults continues the job in the same way.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use toml::{Table, Value};
 
-use super::{IncomingKeys, OldSnapshots, Order, Partitioning, Plan, Rows, When, Workers};
+use super::{IncomingKeys, OldSnapshots, Order, Partitioning, Plan, RowComparison, When, Workers};
 use crate::model::{ident::plain, partition::Every};
 
 /// What a setting means for a job that has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum Significance {
     /// The name of the job: another name means another job.
     Name,
     /// Determines the result, or what "verified" means. It cannot change.
@@ -24,7 +24,7 @@ enum Part {
 
 /// A setting whose value changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct ChangedSetting {
     /// The key, such as `partition.every`.
     pub field: String,
     /// The old value; none: not set.
@@ -33,7 +33,7 @@ pub struct Change {
     pub is: Option<String>,
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for ChangedSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "not set".to_owned());
         let (was, is) = (text(&self.was), text(&self.is));
@@ -42,13 +42,13 @@ impl fmt::Display for Change {
 }
 
 /// The differences between two identities, or between two sets of tunables, sorted by key.
-pub fn changed(old: &BTreeMap<String, String>, new: &BTreeMap<&'static str, String>) -> Vec<Change> {
+pub fn changed(old: &BTreeMap<String, String>, new: &BTreeMap<&'static str, String>) -> Vec<ChangedSetting> {
     let gone = old.keys().map(String::as_str).filter(|field| !new.contains_key(field));
     let mut fields: Vec<&str> = new.keys().copied().chain(gone).collect();
     fields.sort_unstable();
     fields
         .into_iter()
-        .map(|field| Change {
+        .map(|field| ChangedSetting {
             field: field.to_owned(),
             was: old.get(field).cloned(),
             is: new.get(field).cloned(),
@@ -61,12 +61,12 @@ impl Plan {
     /// The settings that determine the result, and cannot change after the job has started. Settings that are not set
     /// are omitted.
     pub fn identity(&self) -> BTreeMap<&'static str, String> {
-        self.part(Part::Identity)
+        self.part(Significance::Identity)
     }
 
     /// The settings that can change while the job runs. Settings that are not set are omitted.
     pub fn tunables(&self) -> BTreeMap<&'static str, String> {
-        self.part(Part::Tunable)
+        self.part(Significance::Tunable)
     }
 
     /// The plan as TOML, with every default written out. [`Plan::parse`] returns the same plan.
@@ -87,14 +87,14 @@ impl Plan {
         head.to_string()
     }
 
-    fn part(&self, wanted: Part) -> BTreeMap<&'static str, String> {
+    fn part(&self, wanted: Significance) -> BTreeMap<&'static str, String> {
         let settings = self.settings().into_iter().filter(|(_, part, _)| *part == wanted);
         settings.map(|(key, _, value)| (key, display(&value))).collect()
     }
 
     /// Every setting with its key. Settings that are not set are omitted.
-    fn settings(&self) -> Vec<(&'static str, Part, Value)> {
-        use Part::{Identity, Name, Tunable};
+    fn settings(&self) -> Vec<(&'static str, Significance, Value)> {
+        use Significance::{Identity, Name, Tunable};
         let workers = match self.workers {
             Workers::Auto => "auto".into(),
             Workers::Fixed(n) => Value::from(i64::try_from(n).unwrap_or(i64::MAX)),
@@ -135,20 +135,20 @@ impl Plan {
 
 impl Plan {
     /// The settings that only jobs with a swap have.
-    fn of_swap(&self) -> [(&'static str, Part, Option<Value>); 3] {
+    fn of_swap(&self) -> [(&'static str, Significance, Option<Value>); 3] {
         // This default was added later. It is omitted, so that plans of older jobs do not change.
         let old_snapshots = Some(self.old_snapshots).filter(|one| *one != OldSnapshots::Wait);
         [
-            ("swap.when", Part::Tunable, Some(self.when.name().into())),
-            ("swap.old_snapshots", Part::Tunable, old_snapshots.map(|one| one.name().into())),
-            ("swap.keep_old", Part::Tunable, Some(duration_text(self.keep_old).into())),
+            ("swap.when", Significance::Tunable, Some(self.when.name().into())),
+            ("swap.old_snapshots", Significance::Tunable, old_snapshots.map(|one| one.name().into())),
+            ("swap.keep_old", Significance::Tunable, Some(duration_text(self.keep_old).into())),
         ]
     }
 }
 
 impl Partitioning {
-    fn settings(&self, plan: &Plan) -> Vec<(&'static str, Part, Option<Value>)> {
-        use Part::{Identity, Tunable};
+    fn settings(&self, plan: &Plan) -> Vec<(&'static str, Significance, Option<Value>)> {
+        use Significance::{Identity, Tunable};
         let interval = |every| match every {
             Every::Integers(n) => Value::from(n),
             every => every.to_string().into(),
@@ -200,7 +200,7 @@ impl Order {
     }
 }
 
-impl Rows {
+impl RowComparison {
     pub(super) const ALL: [Self; 2] = [Self::Hash, Self::Count];
 
     /// The name in a plan.

@@ -27,11 +27,11 @@ mod throttle;
 use std::time::Duration;
 
 pub use backfill::{Backfill, Finish, KeepFilled};
-pub use draft::{Facts, draft};
-pub use identity::{Change, changed};
+pub use draft::{DraftFacts, draft};
+pub use identity::{ChangedSetting, changed};
 pub use live::assignment;
 pub use partitioning::Partitioning;
-pub use retention::{How, Retention};
+pub use retention::{Retention, RetentionAction};
 pub use retype::Retype;
 pub use suggest::{histogram_by_month, suggest, suggest_integers};
 pub use task::{Purpose, Task};
@@ -73,7 +73,7 @@ impl Workers {
 
 /// What verification compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rows {
+pub enum RowComparison {
     /// Counts and a hash of every row.
     Hash,
     /// Counts only.

@@ -3,7 +3,7 @@
 //! The first and the last partition are whole intervals: the first one contains `from` (or the oldest row), and the
 //! last one ends at the first interval boundary at or above `to`.
 
-use super::{IncomingKeys, Order, Plan, Retention, Rows};
+use super::{IncomingKeys, Order, Plan, Retention, RowComparison};
 use crate::error::Error;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind, Every, Range, Scheme, Template};
@@ -32,7 +32,7 @@ pub struct Partitioning {
     /// The order in which the copy reads rows.
     pub order: Order,
     /// What verification compares.
-    pub verify: Rows,
+    pub verify: RowComparison,
     /// How the job treats foreign keys of other tables that cannot reference the partitioned table.
     pub incoming_keys: IncomingKeys,
     /// How long partitions are kept; none: forever.

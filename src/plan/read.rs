@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono_tz::{TZ_VARIANTS, Tz};
 use toml::Value;
 
-use super::file::Leaf;
+use super::file::Setting;
 use super::identity::duration_text;
 use super::problem::Problem;
 use crate::model::ident::QualifiedName;
@@ -38,7 +38,7 @@ impl Problems {
     pub(super) fn optional<T>(
         &mut self,
         key: &str,
-        leaf: &Option<Leaf>,
+        leaf: &Option<Setting>,
         read: impl FnOnce(&Value) -> Read<T>,
     ) -> Option<T> {
         let leaf = leaf.as_ref()?;
@@ -58,7 +58,7 @@ impl Problems {
     pub(super) fn required<T>(
         &mut self,
         key: &str,
-        leaf: &Option<Leaf>,
+        leaf: &Option<Setting>,
         example: &str,
         read: impl FnOnce(&Value) -> Read<T>,
     ) -> Option<T> {

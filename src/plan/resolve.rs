@@ -8,14 +8,15 @@ use chrono_tz::Tz;
 use toml::Value;
 
 use super::{
-    IncomingKeys, LockBudget, OldSnapshots, Order, Partitioning, Plan, Rows, Task, When, Workers, backfill,
+    IncomingKeys, LockBudget, OldSnapshots, Order, Partitioning, Plan, RowComparison, Task, When, Workers,
+    backfill,
     file::{PlanFile, RetentionSection, SwapSection},
     problem::Problem,
     read::{
         Problems, Read, Wrong, column, duration, flag, number, one_of, plain_text, plain_texts, text, wrong,
         zone,
     },
-    retention::{How, Retention},
+    retention::{Retention, RetentionAction},
     retype,
     task::TaskKind,
     throttle,
@@ -136,7 +137,7 @@ fn partitioning(p: &mut Problems, file: &PlanFile) -> Option<Partitioning> {
     let default = p.optional("partition.default", &partition.default, flag);
     let drop_unique = p.optional("partition.drop_unique", &partition.drop_unique, index_names);
     let order = p.optional("copy.order", &copy.order, one_of(Order::ALL, Order::name));
-    let verify = p.optional("verify.rows", &verify.rows, one_of(Rows::ALL, Rows::name));
+    let verify = p.optional("verify.rows", &verify.rows, one_of(RowComparison::ALL, RowComparison::name));
     let incoming = &dependents.incoming_fk;
     let incoming =
         p.optional("dependents.incoming_fk", incoming, one_of(IncomingKeys::ALL, IncomingKeys::name));
@@ -152,7 +153,7 @@ fn partitioning(p: &mut Problems, file: &PlanFile) -> Option<Partitioning> {
         default: default.unwrap_or(true),
         drop_unique: drop_unique.unwrap_or_default(),
         order: order.unwrap_or(Order::Auto),
-        verify: verify.unwrap_or(Rows::Hash),
+        verify: verify.unwrap_or(RowComparison::Hash),
         incoming_keys: incoming.unwrap_or(IncomingKeys::Refuse),
         retention,
     })
@@ -167,7 +168,7 @@ fn read_retention(p: &mut Problems, section: &RetentionSection, every: Option<Ev
     if section.keep.is_none() && section.how.is_none() {
         return None;
     }
-    let how = p.optional("retention.how", &section.how, one_of(How::ALL, How::name));
+    let how = p.optional("retention.how", &section.how, one_of(RetentionAction::ALL, RetentionAction::name));
     let keep = p.required("retention.keep", &section.keep, "keep = \"24 months\"", |v| {
         let keep = interval(v)?;
         let is_integers = |interval| matches!(interval, Every::Integers(_));
@@ -179,7 +180,7 @@ fn read_retention(p: &mut Problems, section: &RetentionSection, every: Option<Ev
             ),
         }
     });
-    Some(Retention { keep: keep?, how: how.unwrap_or(How::Report) })
+    Some(Retention { keep: keep?, how: how.unwrap_or(RetentionAction::Report) })
 }
 
 fn lock_budget(p: &mut Problems, swap: &SwapSection) -> LockBudget {

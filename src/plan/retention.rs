@@ -4,7 +4,7 @@ use crate::model::partition::Every;
 
 /// What happens to an expired partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum RetentionAction {
     /// It is reported, and kept.
     Report,
     /// It is detached, and becomes a separate table.
@@ -13,7 +13,7 @@ pub enum How {
     Drop,
 }
 
-impl How {
+impl RetentionAction {
     pub(super) const ALL: [Self; 3] = [Self::Report, Self::Detach, Self::Drop];
 
     /// The name in a plan.
@@ -32,7 +32,7 @@ pub struct Retention {
     /// How long values are kept, counted back from now or from the largest number.
     pub keep: Every,
     /// What happens to a partition that contains only older values.
-    pub how: How,
+    pub how: RetentionAction,
 }
 
 #[cfg(test)]
@@ -51,9 +51,9 @@ mod tests {
     fn retention_is_read_with_its_defaults() {
         let retention = |every, section| plan(every, section).unwrap().partitioning().unwrap().retention;
         assert_eq!(retention("'month'", ""), None);
-        let report = Retention { keep: Every::Years(2), how: How::Report };
+        let report = Retention { keep: Every::Years(2), how: RetentionAction::Report };
         assert_eq!(retention("'month'", "keep = '2 years'"), Some(report));
-        let dropped = Retention { keep: Every::Integers(1_000_000), how: How::Drop };
+        let dropped = Retention { keep: Every::Integers(1_000_000), how: RetentionAction::Drop };
         assert_eq!(retention("1000", "keep = 1_000_000\nhow = 'drop'"), Some(dropped));
     }
 

@@ -55,7 +55,7 @@ fn describe(
     key: &Index,
     every: Option<Every>,
     histogram: &[String],
-) -> draft::Facts {
+) -> draft::DraftFacts {
     let (rows, bytes) = (found.size.rows.unsigned_abs(), found.size.bytes.unsigned_abs());
     let values = found.values.clone().unwrap_or_default();
     let ends = values.oldest.as_deref().zip(values.newest.as_deref());
@@ -73,7 +73,7 @@ fn describe(
         if partitioning::is_time(kind) { histogram_by_month(histogram, rows) } else { Vec::new() };
     let key_kind = if key.constraint == "p" { "primary key" } else { "unique index" };
     let columns = key.columns.iter().flatten().map(|name| name.as_str().to_owned());
-    draft::Facts {
+    draft::DraftFacts {
         table: found.table.name.clone(),
         by: column.name.as_str().to_owned(),
         by_type: column.base_type.clone(),

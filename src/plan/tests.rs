@@ -5,8 +5,8 @@ use insta::assert_snapshot;
 
 use super::throttle::tests::full_throttle;
 use super::{
-    How, IncomingKeys, LockBudget, OldSnapshots, Order, Partitioning, Plan, Retention, Rows, Task, Throttle,
-    When, Workers, changed, file::KEYS,
+    IncomingKeys, LockBudget, OldSnapshots, Order, Partitioning, Plan, Retention, RetentionAction,
+    RowComparison, Task, Throttle, When, Workers, changed, file::KEYS,
 };
 use crate::model::{ident::QualifiedName, partition::Every};
 
@@ -109,9 +109,9 @@ how  = "detach"
             default: false,
             drop_unique: vec!["A".to_owned(), "b_key".to_owned()],
             order: Order::Physical,
-            verify: Rows::Count,
+            verify: RowComparison::Count,
             incoming_keys: IncomingKeys::Drop,
-            retention: Some(Retention { keep: Every::Months(24), how: How::Detach }),
+            retention: Some(Retention { keep: Every::Months(24), how: RetentionAction::Detach }),
         }),
         workers: Workers::Fixed(4),
         target_batch: Duration::from_millis(250),
@@ -431,7 +431,7 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
         names: Some("c".to_owned()),
         drop_unique: vec!["d".to_owned()],
         incoming_keys: IncomingKeys::Drop,
-        retention: Some(Retention { keep: Every::Months(1), how: How::Report }),
+        retention: Some(Retention { keep: Every::Months(1), how: RetentionAction::Report }),
         ..least.partitioning().unwrap().clone()
     };
     let full = Plan {

@@ -21,7 +21,7 @@ pub(super) fn line(event: &Event) -> String {
 pub(super) fn result<T: Serialize>(value: &T) -> String {
     match serde_json::to_string(value) {
         Ok(text) => without_control_characters(&text),
-        Err(e) => serde_json::json!({ "error": { "message": e.to_string() } }).to_string(),
+        Err(e) => serde_json::json!({ "error": { "code": "failed", "message": e.to_string() } }).to_string(),
     }
 }
 
@@ -37,14 +37,15 @@ fn without_control_characters(json: &str) -> String {
     })
 }
 
-/// An error: `{"error":{"message","cause","hint","sqlstate","exit_code"}}`.
+/// An error: `{"error":{"code","message","cause","hint","sqlstate","exit_code"}}`.
 pub(super) fn error(error: &Error) -> String {
     #[derive(Serialize)]
     struct Outer<'a> {
-        error: Inner<'a>,
+        error: ErrorFields<'a>,
     }
     #[derive(Serialize)]
-    struct Inner<'a> {
+    struct ErrorFields<'a> {
+        code: &'a str,
         message: &'a str,
         cause: Option<&'a str>,
         hint: Option<&'a str>,
@@ -52,7 +53,8 @@ pub(super) fn error(error: &Error) -> String {
         exit_code: u8,
     }
     result(&Outer {
-        error: Inner {
+        error: ErrorFields {
+            code: error.kind().code(),
             message: error.message(),
             cause: error.cause_text().as_deref(),
             hint: error.hint_text(),
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn an_error_has_all_its_fields() {
         let it = Error::usage("no table t").cause("it is a view").hint("name a table").code("42809");
-        insta::assert_snapshot!(error(&it), @r#"{"error":{"message":"no table t","cause":"it is a view","hint":"name a table","sqlstate":"42809","exit_code":2}}"#);
-        insta::assert_snapshot!(error(&Error::failed("x")), @r#"{"error":{"message":"x","cause":null,"hint":null,"sqlstate":null,"exit_code":1}}"#);
+        insta::assert_snapshot!(error(&it), @r#"{"error":{"code":"invalid_usage","message":"no table t","cause":"it is a view","hint":"name a table","sqlstate":"42809","exit_code":2}}"#);
+        insta::assert_snapshot!(error(&Error::failed("x")), @r#"{"error":{"code":"failed","message":"x","cause":null,"hint":null,"sqlstate":null,"exit_code":1}}"#);
     }
 }

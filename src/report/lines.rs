@@ -115,7 +115,7 @@ mod tests {
         for s in 0..35 {
             print(&progress_of(s * 340_000, 340_000.4, Some(200 - s)), s);
         }
-        let error = "the replica\x1b[2J is behind".to_owned();
+        let error = "the standby\x1b[2J is behind".to_owned();
         print(&Event::Warning(ThrottleWarning::StandbyUnusable { error }.into()), 35);
         print(&Event::Note(JobNote::JobNotPaused { job: job() }.into()), 35);
         let chunks =
@@ -129,7 +129,7 @@ mod tests {
         copy: 3,400,000 of 12,345,678 rows (27 %), 340,000 rows/s, 3m 10s left
         copy: 6,800,000 of 12,345,678 rows (55 %), 340,000 rows/s, 3m left
         copy: 10,200,000 of 12,345,678 rows (82 %), 340,000 rows/s, 2m 50s left
-        warning: cannot query a standby of the plan: the replica\u{1b}[2J is behind
+        warning: cannot query a standby of the plan: the standby\u{1b}[2J is behind
         note: job j is resumed
         copy: complete (36s): 12,345,678 rows copied; 25 chunks of 493,827 rows, p50 480 ms, p99 900 ms, longest 1234 ms
         swap: complete (12 ms)

@@ -174,11 +174,11 @@ pub fn print_verdict(output: &Output, report: &VerifyReport) {
 
 /// The output of `status --watch`. On a terminal, each status replaces the previous one.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct StatusWatch {
     height: usize,
 }
 
-impl Watch {
+impl StatusWatch {
     /// Prints the current status of the jobs.
     pub fn print(&mut self, output: &Output, statuses: &[Status]) {
         if output.json {

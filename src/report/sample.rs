@@ -52,7 +52,7 @@ pub(super) fn text(sample: &Sample, paint: Paint) -> String {
     }
     if sample.untried > 0 {
         lines.push(format!(
-            "untried    {} not tried: too many errors, or the time limit of one minute",
+            "untried    {} not tested: too many errors, or the time limit of one minute",
             rows(sample.untried)
         ));
     }
@@ -131,7 +131,7 @@ mod tests {
           key 7: division by zero (SQLSTATE 22012)
         kept       2 rows not updated: a BEFORE UPDATE trigger returns NULL
         busy       1 row not updated: another session held a lock that they need
-        untried    400 rows not tried: too many errors, or the time limit of one minute
+        untried    400 rows not tested: too many errors, or the time limit of one minute
         time       12.3 ms for 1,000 rows, not counting the update itself
         some rows of the sample cannot be filled correctly
         "#);

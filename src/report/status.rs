@@ -10,7 +10,7 @@ use crate::model::{
     number,
     pace::{Behind, Signal},
     state::State,
-    status::{Hold, Status},
+    status::{Status, StoredHold},
 };
 
 const NAME_WIDTH: usize = 10;
@@ -29,19 +29,19 @@ pub(super) fn block(status: &Status) -> String {
         ("table", Some(format!("{} ({})", harmless(&status.table), status.kind))),
         ("state", Some(state)),
         ("rows", Some(rows(status))),
-        ("set", status.rows_set.map(|n| number::counted(n, "row"))),
+        ("filled", status.rows_set.map(|n| number::counted(n, "row"))),
         ("rate", rate(status)),
         ("chunks", chunks(status)),
         ("changes", status.changes_pending.map(|n| format!("{} pending", number::count(n)))),
         ("history", history(&status.rates)),
-        ("replicas", lines(status.replicas.iter().map(behind))),
+        ("standbys", lines(status.replicas.iter().map(behind))),
         ("guard", status.guarded.then(|| GUARD.to_owned())),
         ("throttled", lines(status.holds.iter().map(hold))),
         ("settings", set(&status.settings)),
         ("started", Some(time(status.started_at))),
         ("updated", Some(time(status.updated_at))),
         ("swapped", status.swapped_at.map(time)),
-        ("keeps old", status.keep_old_until.map(|until| format!("until {}", time(until)))),
+        ("keep_old", status.keep_old_until.map(|until| format!("until {}", time(until)))),
     ];
     let lines: Vec<String> =
         facts.into_iter().filter_map(|(name, fact)| Some(format!("{name:<NAME_WIDTH$} {}", fact?))).collect();
@@ -134,21 +134,21 @@ fn lines(facts: impl Iterator<Item = String>) -> Option<String> {
     (!facts.is_empty()).then(|| facts.join(&format!("\n{indent}")))
 }
 
-fn behind(replica: &Behind) -> String {
-    let (name, bytes) = (harmless(&replica.name), number::bytes(replica.lag_bytes));
-    format!("{name}: {} behind, {bytes}", seconds(replica.lag_s))
+fn behind(standby: &Behind) -> String {
+    let (name, bytes) = (harmless(&standby.name), number::bytes(standby.lag_bytes));
+    format!("{name}: {} behind, {bytes}", seconds(standby.lag_s))
 }
 
 /// The status with a sentence for each hold. A hold that an earlier version stored already has a sentence, which is
 /// kept.
 pub(super) fn with_sentences(status: &Status) -> Status {
-    let with_sentence = |hold: &Hold| Hold { about: about(hold), ..hold.clone() };
+    let with_sentence = |hold: &StoredHold| StoredHold { about: about(hold), ..hold.clone() };
     let hold = status.hold.as_ref().map(with_sentence);
     Status { hold, holds: status.holds.iter().map(with_sentence).collect(), ..status.clone() }
 }
 
-fn about(hold: &Hold) -> String {
-    let Hold { signal, value, limit, unread, cause, about, .. } = hold;
+fn about(hold: &StoredHold) -> String {
+    let StoredHold { signal, value, limit, unread, cause, about, .. } = hold;
     match Signal::parse(signal) {
         _ if !about.is_empty() => about.clone(),
         Some(signal) => sentence::throttled(signal, *value, *limit, *unread, cause.as_ref()),
@@ -157,7 +157,7 @@ fn about(hold: &Hold) -> String {
     }
 }
 
-fn hold(hold: &Hold) -> String {
+fn hold(hold: &StoredHold) -> String {
     format!("{} (since {})", harmless(&about(hold)), time(hold.since))
 }
 
@@ -232,7 +232,7 @@ mod tests {
     }
 
     fn busy() -> Status {
-        let held = |signal: &str, value, limit, cause, about: &str| Hold {
+        let held = |signal: &str, value, limit, cause, about: &str| StoredHold {
             signal: signal.to_owned(),
             value,
             limit,
@@ -292,7 +292,7 @@ mod tests {
         chunks     62 done by 2 workers, current chunk size 20,000 rows, p50 480 ms, p99 900 ms, longest 1.2 s
         changes    4,321 pending
         history    ▁▃█▇ (highest 40,000/s; one bar per 10 s)
-        replicas   a: 100 ms behind, 0 B
+        standbys   a: 100 ms behind, 0 B
                    b at 10.0.0.2: 7.2 s behind, 5.0 MiB
         throttled  replica_lag_s is 7.2 s, limit 5.0 s: standby b (since 2026-01-01 00:01:20 UTC)
                    archiver_failing is 1, limit 0: archive_command failed for 0000 (since 2026-01-01 00:01:20 UTC)
@@ -327,7 +327,7 @@ mod tests {
         started    2026-01-01 00:00:00 UTC
         updated    2026-01-01 00:00:00 UTC
         swapped    2026-01-01 00:01:40 UTC
-        keeps old  until 2026-01-08 00:01:40 UTC
+        keep_old   until 2026-01-08 00:01:40 UTC
         ");
     }
 

@@ -36,7 +36,7 @@ pub(super) fn text(report: &VerifyReport, paint: Paint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::verify_report::{Difference, Example};
+    use crate::model::verify_report::{Example, MismatchKind};
 
     #[test]
     fn differences_are_listed_by_key() {
@@ -65,9 +65,9 @@ mod tests {
             pending: 3,
             verified: false,
             examples: vec![
-                example(Difference::Missing, "(7)", None),
-                example(Difference::Misplaced, "(8,a\nb)", Some("t_y2024m02")),
-                example(Difference::Doubled, "(9)", None),
+                example(MismatchKind::Missing, "(7)", None),
+                example(MismatchKind::Misplaced, "(8,a\nb)", Some("t_y2024m02")),
+                example(MismatchKind::Doubled, "(9)", None),
             ],
             ..same
         };

@@ -11,7 +11,7 @@ use super::{index, suffixes, with_operators};
 
 /// The inactive table, and the names of its objects.
 #[derive(Debug)]
-struct Side<'a> {
+struct InactiveTable<'a> {
     /// The blueprint, including the changes.
     b: &'a Blueprint,
     /// The table in use before the changes.
@@ -39,7 +39,7 @@ pub fn carry(
 ) -> Result<Vec<String>, Vec<Difference>> {
     let (_, suffix) = suffixes(away);
     let partitioned = away == Direction::Forward;
-    let side = Side { b, was, table: b.sides(away).target, suffix, leaves, partitioned };
+    let side = InactiveTable { b, was, table: b.sides(away).target, suffix, leaves, partitioned };
     let mut all: Vec<String> = Vec::new();
     let mut refused = Vec::new();
     // Create an object before its comment and other attributes.
@@ -70,7 +70,7 @@ pub fn carry(
     Ok(with_operators(&b.table.operator_schemas, all))
 }
 
-impl Side<'_> {
+impl InactiveTable<'_> {
     fn alter(&self, what: &str) -> String {
         format!("alter table {} {what}", self.table)
     }
@@ -398,7 +398,7 @@ fn alter_sequence(name: &QualifiedName, sequence: &Sequence) -> Option<String> {
 mod tests {
     use super::*;
     use crate::model::blueprint::tests::blueprint;
-    use crate::model::difference::{Between, differences, told};
+    use crate::model::difference::{Between, descriptions, differences};
     use crate::model::table::{Check, Comment};
 
     fn changed(table: &Table) -> Table {
@@ -461,7 +461,7 @@ mod tests {
         b.table.dependents.rules.clear();
         let found = differences(&was, &b.table, Between::Times);
         let refused = carry(&b, &was, Direction::Reverse, &found, &[]).unwrap_err();
-        insta::assert_snapshot!(told(&refused).join("\n"), @"
+        insta::assert_snapshot!(descriptions(&refused).join("\n"), @"
         column note changed (sql type)
         rule said of public.petri_observations was dropped
         foreign key petri_submission_fk was dropped

@@ -198,7 +198,7 @@ fn trimmed(statement: &str) -> String {
     statement.trim_end().trim_end_matches(';').to_owned()
 }
 
-/// Enables a rule on the table in use only. On the other table, it would act on the rows that the drain writes,
+/// Enables a rule on the table in use only. On the inactive table, it would act on the rows that the drain writes,
 /// although it has already acted on them.
 fn rule(b: &Blueprint, r: &Rule, outgoing: &QualifiedName) -> Vec<String> {
     let definition = trimmed(&r.definition);

@@ -14,7 +14,7 @@ pub const BUDGET_MS: u32 = 2_000;
 /// The reason for which the function failed, each with its own SQLSTATE. The transaction is then rolled back and all
 /// locks are released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum FailedCheck {
     /// Another process drives the job.
     TakenOver,
     /// A change is pending; it must be drained before the next attempt.
@@ -29,7 +29,7 @@ pub enum Refused {
     TooLong,
 }
 
-impl Refused {
+impl FailedCheck {
     const ALL: [Self; 6] = [
         Self::TakenOver,
         Self::LogNotEmpty,
@@ -190,7 +190,7 @@ begin
         .to_owned();
         body += &format!("  execute {} using job, job_epoch;\n", quoted(store::HOLD_EPOCH));
         body += "  get diagnostics n = row_count;\n";
-        body += &Refused::TakenOver.raise_if("n <> 1");
+        body += &FailedCheck::TakenOver.raise_if("n <> 1");
         body += "  -- Acquire the locks. Writers lock the tables in either order, so attempts alternate \
             between the orders.\n";
         body += &format!(
@@ -217,9 +217,9 @@ begin
         }
         if let Some(oids) = self.function_oids() {
             body += "  -- Make sure that the functions are still those that existed before.\n";
-            body += &Refused::DefinitionChanged.raise_if(&format!("functions is distinct from {oids}"));
+            body += &FailedCheck::DefinitionChanged.raise_if(&format!("functions is distinct from {oids}"));
         }
-        body += &Refused::TooLong.raise_if(&format!(
+        body += &FailedCheck::TooLong.raise_if(&format!(
             "clock_timestamp() > asked_at + make_interval(secs => (wait_ms + {BUDGET_MS}) / 1000.0)"
         ));
         body += "end";
@@ -238,11 +238,11 @@ begin
     fn checks(&self) -> String {
         let mut all = "  -- Make sure that no changes are pending.\n".to_owned();
         if let Some(pending) = &self.pending {
-            all += &Refused::LogNotEmpty.raise_if(pending);
+            all += &FailedCheck::LogNotEmpty.raise_if(pending);
         }
         all += "  -- Make sure that the table has not changed since the last check and that the job's \
             triggers are enabled.\n";
-        all += &Refused::DefinitionChanged.raise_if(&format!(
+        all += &FailedCheck::DefinitionChanged.raise_if(&format!(
             "hashtextextended({}(source, partitioned)::text, 0) is distinct from definition",
             self.definition
         ));
@@ -250,7 +250,7 @@ begin
             "  execute {} into n using source;\n",
             quoted(&format!("select ({})::integer", self.captured))
         );
-        all += &Refused::NotCaptured.raise_if("n is distinct from 1");
+        all += &FailedCheck::NotCaptured.raise_if("n is distinct from 1");
         all
     }
 
@@ -266,7 +266,7 @@ begin
             self.to.as_str()
         );
         all += "  get diagnostics n = row_count;\n";
-        all += &Refused::Moved.raise_if("n <> 1");
+        all += &FailedCheck::Moved.raise_if("n <> 1");
         all += "  -- Record the state after the exchange, with which the next exchange is compared.\n";
         all += &format!(
             "  execute {} using job, {}({}::regclass, partitioned)::jsonb -> 'table';\n",

@@ -169,16 +169,22 @@ pub fn computed(f: &Filling, leaf: &QualifiedName, key: &Key) -> (String, Vec<St
     (format!("select {} from {from}  where {condition} and {}", values(f), filter(f)), of_key)
 }
 
-/// The keys, as text, of up to ten rows that this transaction wrote and that the condition still matches.
+/// The keys, as text, of the first ten rows that this transaction wrote and that the condition still matches.
 pub fn still_matching(f: &Filling, leaf: &QualifiedName, rows: Rows<'_>) -> (String, Vec<String>) {
     let (condition, values) = condition(f, "t.", rows);
     let sql = format!(
-        "select {} from {}  where {condition} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} limit 10",
+        "select {} from {}  where {condition} and t.xmin = pg_catalog.pg_current_xact_id()::xid and {} order by {} limit 10",
         key_text("t.", &f.key),
         joined(f.from.as_ref(), &format!("only {leaf}")),
-        filter(f)
+        filter(f),
+        in_key_order(f)
     );
     (sql, values)
+}
+
+/// The columns of the key, as in ORDER BY.
+fn in_key_order(f: &Filling) -> String {
+    f.key_columns().iter().map(|c| format!("t.{}", c.name)).collect::<Vec<_>>().join(", ")
 }
 
 /// The keys of up to `limit` rows to fill, in order.
@@ -186,11 +192,11 @@ pub fn to_fill(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) 
     let key = f.key_columns();
     let (condition, values) = in_range("t.", &key, range, 1);
     let values_of = key.iter().map(|c| key_value("t.", c)).collect::<Vec<_>>().join(", ");
-    let order = key.iter().map(|c| format!("t.{}", c.name)).collect::<Vec<_>>().join(", ");
     let sql = format!(
-        "select {values_of} from {}  where {condition} and {} order by {order} limit {limit}",
+        "select {values_of} from {}  where {condition} and {} order by {} limit {limit}",
         joined(f.from.as_ref(), &format!("only {leaf}")),
         filter(f),
+        in_key_order(f)
     );
     (sql, values)
 }

@@ -15,7 +15,7 @@ use super::{fill, in_range, key_text, list};
 
 /// A constraint that single rows can violate.
 #[derive(Debug, Clone, Copy)]
-pub enum Rule<'a> {
+pub enum RowRule<'a> {
     /// A column is NOT NULL.
     NotNull(&'a Ident),
     /// A condition is not false.
@@ -130,7 +130,7 @@ pub fn violating(
     f: &Filling,
     leaf: &QualifiedName,
     range: &KeyRange,
-    rule: Rule<'_>,
+    rule: RowRule<'_>,
 ) -> (String, Vec<String>) {
     let alias = &f.table.name.name;
     let key = f.key_columns();
@@ -145,13 +145,13 @@ pub fn violating(
 }
 
 /// A condition that is true for rows that violate a rule.
-fn broken(f: &Filling, rule: Rule<'_>) -> String {
+fn broken(f: &Filling, rule: RowRule<'_>) -> String {
     let alias = &f.table.name.name;
     match rule {
-        Rule::NotNull(column) => format!("{alias}.{column} is null"),
+        RowRule::NotNull(column) => format!("{alias}.{column} is null"),
         // Its functions are called as by the application's writes.
-        Rule::Check(condition) => format!("{}not (\n{condition}\n)", applications_path(&f.sql)),
-        Rule::Key(key) => {
+        RowRule::Check(condition) => format!("{}not (\n{condition}\n)", applications_path(&f.sql)),
+        RowRule::Key(key) => {
             let pairs = key.columns.iter().zip(&key.referenced);
             let same: Vec<String> =
                 pairs.map(|(own, other)| format!("referenced.{other} = {alias}.{own}")).collect();
@@ -276,10 +276,10 @@ pub fn sections(f: &Filling) -> Vec<Section> {
 }
 
 /// All rules that single rows can violate.
-pub fn rules(f: &Filling) -> Vec<Rule<'_>> {
-    let checks = f.finish.checks.iter().map(|(_, condition)| Rule::Check(condition));
-    let keys = f.finish.foreign_keys.iter().map(Rule::Key);
-    f.finish.not_null.iter().map(Rule::NotNull).chain(checks).chain(keys).collect()
+pub fn rules(f: &Filling) -> Vec<RowRule<'_>> {
+    let checks = f.finish.checks.iter().map(|(_, condition)| RowRule::Check(condition));
+    let keys = f.finish.foreign_keys.iter().map(RowRule::Key);
+    f.finish.not_null.iter().map(RowRule::NotNull).chain(checks).chain(keys).collect()
 }
 
 /// The placeholder for each partition in printed statements, before the partitions are known.
@@ -389,7 +389,7 @@ mod tests {
         key.columns.push(Ident::new("batch"));
         key.referenced.push(Ident::new("batch"));
         let whole = KeyRange { after: None, through: None };
-        let sql = violating(&f, &f.table.name, &whole, Rule::Key(&f.finish.foreign_keys[0])).0;
+        let sql = violating(&f, &f.table.name, &whole, RowRule::Key(&f.finish.foreign_keys[0])).0;
         insta::assert_snapshot!(sql, @r#"
         select count(*) over (), pg_catalog.concat_ws(', ', "petri_observations"."observation_id")
         from only "public"."petri_observations" as "petri_observations"

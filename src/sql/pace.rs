@@ -4,8 +4,8 @@
 /// All signals of the server, as one JSON object. `$1` is the prefix of the names of the job's sessions, `$2` the job,
 /// `$3` the table that applications use, as text, and `$4` the minimum number of dead rows that counts.
 ///
-/// - Replicas are walsenders whose receivers replay WAL. Without `pg_read_all_stats`, their number is visible, but not
-///   their progress.
+/// - `walsenders` are those that serve standbys. Without `pg_read_all_stats`, their number is visible, but not their
+///   progress.
 /// - A vacuum is to prevent wraparound if it processes a table older than `autovacuum_freeze_max_age`. This is derived
 ///   from a lock and an age, which every role can read, unlike the query of another role.
 /// - Of all that prevents the removal of dead rows, the oldest is reported. The snapshot of a session is visible to its
@@ -60,7 +60,7 @@ select pg_catalog.json_build_object(
   'role', current_user,
   'sees_all', pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'usage'),
   'place', pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')::bigint,
-  'replicas', (select coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+  'walsenders', (select coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
         'name', coalesce(nullif(r.application_name, ''), 'walsender') || coalesce(' at ' || r.client_addr::text, ''),
         'hidden', r.state is null,
         'place', pg_catalog.pg_wal_lsn_diff(r.replay_lsn, '0/0')::bigint,

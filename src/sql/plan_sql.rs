@@ -171,7 +171,7 @@ pub const PATH: &str = "select pg_catalog.current_schemas(false)::text[]";
 
 /// The type of a column to which the plan's SQL assigns a value, as far as it changes the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct AssignedType {
     /// The type, as SQL writes it under `search_path = pg_catalog`.
     pub sql_type: String,
     /// Whether it is a domain.
@@ -186,7 +186,7 @@ pub struct Kept {
 }
 
 /// The types of the columns of the relation with oid `$1`: name, type, collation if it is not the type's default, and
-/// the other fields of [`Kept`].
+/// the other fields of [`AssignedType`].
 pub const KEPT: &str = "with recursive base as (
   select a.attname, a.attnum, a.atttypid, a.atttypmod, a.attcollation, a.atttypid as oid, a.atttypmod as modifier
   from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
@@ -207,7 +207,7 @@ where t.typtype <> 'd' order by b.attnum";
 
 /// The value of an expression as a column of that type stores it: rounded if the type rounds, an error if it is too
 /// long.
-pub fn kept(expression: &str, kept: &Kept) -> String {
+pub fn kept(expression: &str, kept: &AssignedType) -> String {
     let sql_type = &kept.sql_type;
     match &kept.limited {
         None => format!("cast((\n{expression}\n) as {sql_type})"),
@@ -237,7 +237,7 @@ pub fn mark<'a>(texts: &(impl Iterator<Item = &'a str> + Clone)) -> String {
 
 /// The SQL of a plan as one view.
 #[derive(Debug, Clone)]
-pub struct View<'a> {
+pub struct PlanView<'a> {
     /// The prefix of our names in it.
     pub mark: &'a str,
     /// The rows, as in FROM before `t`.
@@ -248,7 +248,7 @@ pub struct View<'a> {
     pub expressions: &'a [String],
 }
 
-impl View<'_> {
+impl PlanView<'_> {
     /// Creates the temporary view `name`. A second table in FROM makes the server print each column with its table.
     pub fn create(&self, name: &str) -> String {
         let Self { mark, rows, expressions, .. } = self;

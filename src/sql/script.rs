@@ -6,7 +6,7 @@ use crate::model::ident::QualifiedName;
 use crate::model::key::KeyRange;
 use crate::model::retyping::Retyping;
 use crate::model::table::Index;
-use crate::plan::Rows;
+use crate::plan::RowComparison;
 
 use super::drain::Batch;
 use super::finalize::Leaving;
@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The statements of a partition job. Repeated statements are included once, with their parameters as `$n`.
-pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
+pub fn script(b: &Blueprint, physical: bool, rows: RowComparison) -> Vec<Section> {
     let leaves: Vec<QualifiedName> =
         b.partitions.iter().map(|p| p.name.clone()).chain(b.default.clone()).collect();
     let mut all = before_the_swap(b, physical, rows, &leaves);
@@ -30,7 +30,12 @@ pub fn script(b: &Blueprint, physical: bool, rows: Rows) -> Vec<Section> {
     all
 }
 
-fn before_the_swap(b: &Blueprint, physical: bool, rows: Rows, leaves: &[QualifiedName]) -> Vec<Section> {
+fn before_the_swap(
+    b: &Blueprint,
+    physical: bool,
+    rows: RowComparison,
+    leaves: &[QualifiedName],
+) -> Vec<Section> {
     let forward = Direction::Forward;
     let sides = b.sides(forward);
     let key = b.key_columns();
@@ -87,15 +92,18 @@ fn before_the_swap(b: &Blueprint, physical: bool, rows: Rows, leaves: &[Qualifie
 fn after_the_swap(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<Section> {
     let (forward, reverse) = (Direction::Forward, Direction::Reverse);
     vec![
-        section("after the swap: validate foreign keys (one transaction each)", settled(b, forward, leaves)),
+        section(
+            "after the swap: validate foreign keys (one transaction each)",
+            validate_foreign_keys(b, forward, leaves),
+        ),
         section("rollback: create the function for the reverse direction", exchange(b, reverse, leaves)),
         section(
             "after the rollback: validate foreign keys (one transaction each)",
-            settled(b, reverse, leaves),
+            validate_foreign_keys(b, reverse, leaves),
         ),
         section("finalize (one transaction)", finalize::end(&Leaving::planned(b, reverse, leaves))),
         section(
-            "abort: possible at any time before the swap (one transaction)",
+            "abort: before the swap, or after a rollback (one transaction)",
             finalize::end(&Leaving::planned(b, forward, &[])),
         ),
     ]
@@ -141,7 +149,7 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         after: Some(vec![String::new(); r.key.len()]),
         through: Some(vec![String::new(); r.key.len()]),
     };
-    let level = |direction: Direction| {
+    let build_missing = |direction: Direction| {
         let mut all = Vec::new();
         for one in &r.indexes {
             all.extend(one.index.tablespace.is_some().then(|| retype::tablespace(one)));
@@ -156,7 +164,8 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         all
     };
     let exchange = |away: Direction| exchange::exchange(r, away).create();
-    let settled = r.keys.iter().filter(|key| key.validated).map(|key| foreign_key::validate(&key.table, key));
+    let validated =
+        r.keys.iter().filter(|key| key.validated).map(|key| foreign_key::validate(&key.table, key));
     let compared = |direction| retype::compare(r, direction, &middle).0;
     let (forward, reverse) = (Direction::Forward, Direction::Reverse);
     let mut all = vec![
@@ -175,16 +184,16 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         section(
             "index: indexes and constraints of the new column (outside a transaction; constraints are \
             added with a short lock_timeout)",
-            level(forward),
+            build_missing(forward),
         ),
         section("verify: one range", vec![compared(forward)]),
         section(
             "swap: create the function that a single message, from BEGIN to COMMIT, calls",
             exchange(forward),
         ),
-        section("after the swap or the rollback: validate foreign keys", settled.collect()),
+        section("after the swap or the rollback: validate foreign keys", validated.collect()),
         section("rollback: check that every row can be converted back, one range", vec![compared(reverse)]),
-        section("rollback: indexes and constraints of the old column", level(reverse)),
+        section("rollback: indexes and constraints of the old column", build_missing(reverse)),
         section("rollback: create the function for the reverse direction", exchange(reverse)),
         section("finalize (one transaction, short lock_timeout, retried)", retype::remove(r, reverse)),
         section("abort (one transaction, short lock_timeout, retried)", retype::remove(r, forward)),
@@ -297,7 +306,7 @@ fn mirrored(b: &Blueprint, direction: Direction) -> Vec<String> {
     mirror::on(b, direction, &Mirrored { heaps: &[], deferrable: &deferrable, until: "-infinity" })
 }
 
-fn settled(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+fn validate_foreign_keys(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let plain = [b.table.name.clone()];
     let tables = if away == Direction::Forward { leaves } else { &plain };
     let own = b.own_keys().into_iter().filter(|key| key.validated).flat_map(|key| {
@@ -335,7 +344,7 @@ mod tests {
     /// All statements of a partition job, as a DBA reviews them.
     #[test]
     fn a_whole_run() {
-        insta::assert_snapshot!("run_keyset", text(&script(&blueprint(), false, Rows::Hash)));
+        insta::assert_snapshot!("run_keyset", text(&script(&blueprint(), false, RowComparison::Hash)));
     }
 
     /// A key that contains the partition column, names that need quotes, and a copy by block.
@@ -347,7 +356,7 @@ mod tests {
         b.key = vec![Ident::new("note"), Ident::new("created_at")];
         b.table.columns[3].collation = Some("public.\"any case\"".into());
         b.table.columns[3].deterministic = false;
-        insta::assert_snapshot!("run_physical", text(&script(&b, true, Rows::Count)));
+        insta::assert_snapshot!("run_physical", text(&script(&b, true, RowComparison::Count)));
     }
 
     /// All statements of a column type change, as a DBA reviews them.

@@ -307,11 +307,11 @@ pub fn chunks_in_order(casts: &[&str]) -> String {
 /// included.
 pub const CHUNK_TIMES: &str = "select coalesce(seen, rows), ms from pgstrata.chunks where job_id = $1 and step <> 'late' order by done_at";
 
-/// The number of rows that a backfill has set.
-pub const ROWS_SET: &str = "select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step <> 'copy'";
+/// The number of rows that a backfill has filled.
+pub const ROWS_FILLED: &str = "select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step <> 'copy'";
 
-/// The number of rows that a finished backfill has set, from its history.
-pub const ROWS_SET_IN_ALL: &str =
+/// The number of rows that a finished backfill has filled, from its history.
+pub const ROWS_FILLED_IN_ALL: &str =
     "select detail from pgstrata.events where job_id = $1 and what = 'rows_set' order by id desc limit 1";
 
 /// Stores the number of copied rows for `status`, before the ledger is deleted.

@@ -10,13 +10,13 @@ use crate::model::blueprint::{Blueprint, Direction, Sides};
 use crate::model::ident::literal;
 use crate::model::key::KeyRange;
 use crate::model::table::Column;
-use crate::plan::Rows;
+use crate::plan::RowComparison;
 
 use super::{drain, equal, from_source, in_range};
 
 /// The hash of a row as a number. The combination of hashes does not depend on the order of rows.
-fn row_hash(alias: &str, columns: &[Column], rows: Rows) -> String {
-    if rows == Rows::Count {
+fn row_hash(alias: &str, columns: &[Column], rows: RowComparison) -> String {
+    if rows == RowComparison::Count {
         return "0::bigint".into();
     }
     let values: Vec<String> = columns.iter().map(|c| hashed(&format!("{alias}.{}", c.name), c)).collect();
@@ -53,7 +53,7 @@ pub fn summary(
     direction: Direction,
     by: &[&Column],
     range: &KeyRange,
-    rows: Rows,
+    rows: RowComparison,
 ) -> (String, Vec<String>) {
     let sides = b.sides(direction);
     let (condition, values) = in_range("r.", by, range, 1);
@@ -80,7 +80,7 @@ pub fn pending(
     direction: Direction,
     by: &[&Column],
     range: &KeyRange,
-    rows: Rows,
+    rows: RowComparison,
 ) -> (String, Vec<String>) {
     let sides = b.sides(direction);
     let (condition, values) = in_range("d.", by, range, 1);
@@ -112,7 +112,7 @@ pub fn differences(
     direction: Direction,
     by: &[&Column],
     range: &KeyRange,
-    rows: Rows,
+    rows: RowComparison,
     limit: u32,
 ) -> (String, Vec<String>) {
     let sides = b.sides(direction);

@@ -191,7 +191,7 @@ async fn a_where_that_stays_true_is_refused_at_the_first_chunk() {
     let plan = "set = { n = 't.kind + 1' }\nwhere = 't.kind >= 100'\n";
     insta::assert_snapshot!(refused("update items set kind = kind + 100", plan).await, @"
     error: failed to fill a chunk
-    cause: rows still match the plan's `where` after they were set, so the job would never end; among them, by key: 1; 2; 3; 4; 5; 6; 7; 8; 9; 10
+    cause: rows still match the plan's `where` after they were filled, so the job would never end; among them, by key: 1; 2; 3; 4; 5; 6; 7; 8; 9; 10
     hint: write a `where` that is false for a filled row, such as `t.column is null`; this chunk was rolled back
     ");
 }
@@ -208,7 +208,7 @@ async fn a_where_that_stays_true_for_some_rows_is_refused_at_the_end() {
     let at = ran.stderr.find("error: ").unwrap();
     insta::assert_snapshot!(ran.stderr[at..], @"
     error: failed to check a range again
-    cause: rows still match the plan's `where` after they were set, so the job would never end; among them, by key: 1999
+    cause: rows still match the plan's `where` after they were filled, so the job would never end; among them, by key: 1999
     hint: write a `where` that is false for a filled row, such as `t.column is null`; this chunk was rolled back
     ");
     assert_eq!(job.count("select count(*) from items where n is null").await, 1);
@@ -221,7 +221,7 @@ async fn a_trigger_that_suppresses_the_update_is_named() {
     insta::assert_snapshot!(refused(setup, "set = { n = '1' }\nwhere = 't.n is null'\n").await, @"
     error: failed to fill a chunk
     cause: a trigger suppressed the update of a row of public.items: its key: 1
-    hint: a BEFORE UPDATE trigger that returns NULL prevents the update; disable it for the run
+    hint: a BEFORE UPDATE trigger that returns NULL prevents the update; disable it until the job is finalized
     ");
 }
 

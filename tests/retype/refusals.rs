@@ -44,7 +44,7 @@ async fn publications_and_labels_of_the_column() {
     let label = "insert into pg_seclabel select 'orders'::regclass, 'pg_class'::regclass, n, 'guard', 'secret' from generate_series(0, 2) n";
     insta::assert_snapshot!(findings(label, PLAN).await, @"
     error[security_label]: public.orders.id: column public.orders.id has a security label for guard, and the new column would not have it
-      hint: remove the label and set it again after the swap: security label for guard on column public.orders.id is null
+      hint: remove the label and set it again once the job is finalized: security label for guard on column public.orders.id is null
     error: the check found 1 error; nothing was changed
     ");
 }
@@ -53,27 +53,27 @@ async fn publications_and_labels_of_the_column() {
 async fn objects_that_refer_to_the_column_by_its_number() {
     insta::assert_snapshot!(findings("create view v as select id from orders", PLAN).await, @"
     error[column_in_use]: view public.v: view public.v reads column id of public.orders and cannot be carried over to the new column
-      hint: drop it for the run, and create it again after the swap: it is bound to the number and type of the column
+      hint: drop it before the run, and create it again once the job is finalized: it is bound to the number and type of the column
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("create materialized view v as select max(id) from orders", PLAN).await, @"
     error[column_in_use]: materialized view public.v: materialized view public.v reads column id of public.orders and cannot be carried over to the new column
-      hint: drop it for the run, and create it again after the swap: it is bound to the number and type of the column
+      hint: drop it before the run, and create it again once the job is finalized: it is bound to the number and type of the column
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("create view v as select id, note, count(*) from orders group by id", PLAN).await, @"
     error[column_in_use]: view public.v: view public.v reads column id of public.orders and cannot be carried over to the new column
-      hint: drop it for the run, and create it again after the swap: it is bound to the number and type of the column
+      hint: drop it before the run, and create it again once the job is finalized: it is bound to the number and type of the column
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("create policy p on orders using (id > 3)", PLAN).await, @"
     error[column_in_use]: policy p on table public.orders: policy p on table public.orders names column id of public.orders and cannot be carried over to the new column
-      hint: drop the policy for the run and create it again after the swap, or rewrite it to use other columns
+      hint: drop the policy before the run and create it again once the job is finalized, or rewrite it to use other columns
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("alter table orders add twice int generated always as (id * 2) stored", PLAN).await, @"
     error[column_in_use]: default value for column twice of table public.orders: default value for column twice of table public.orders is computed from column id of public.orders and cannot be carried over to the new column
-      hint: drop the generated column for the run, and add it again after the swap
+      hint: drop the generated column before the run, and add it again once the job is finalized
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("create function f() returns int begin atomic select max(id) from orders; end", PLAN).await, @"
@@ -83,29 +83,29 @@ async fn objects_that_refer_to_the_column_by_its_number() {
     ");
     insta::assert_snapshot!(findings("create statistics s on id, note from orders", PLAN).await, @"
     error[column_in_use]: statistics object public.s: statistics object public.s is on column id of public.orders and cannot be carried over to the new column
-      hint: drop the statistics for the run, and create them again after the swap
+      hint: drop the statistics before the run, and create them again once the job is finalized
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("create publication p for table orders", PLAN).await, @"
     error[published]: p: publication p contains public.orders: its subscribers would stop at a column that they do not have
-      hint: remove the table from the publication for the run, and let subscribers copy it again afterwards
+      hint: remove the table from the publication until the job is finalized, and let subscribers copy it again afterwards
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("alter table orders replica identity using index orders_pkey", PLAN).await, @"
     error[column_in_use]: index public.orders_pkey: index public.orders_pkey is the replica identity and contains column id of public.orders and cannot be carried over to the new column
-      hint: for the run, choose another replica identity: alter table ... replica identity default, or full
+      hint: choose another replica identity until the job is finalized: alter table ... replica identity default, or full
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("alter table orders add exclude using btree (id with =)", PLAN).await, @"
     error[column_in_use]: constraint public.orders_id_excl: constraint public.orders_id_excl is an exclusion constraint on column id of public.orders and cannot be carried over to the new column
-      hint: drop the constraint for the run, and add it again after the swap
+      hint: drop the constraint before the run, and add it again once the job is finalized
     error: the check found 1 error; nothing was changed
     ");
     let function = "create function f() returns trigger language plpgsql as 'begin return new; end';";
     let of = "create trigger g after update of id on orders for each row execute function f()";
     insta::assert_snapshot!(findings(&format!("{function} {of}"), PLAN).await, @"
     error[column_in_use]: trigger g on table public.orders: trigger g on table public.orders has an UPDATE OF or WHEN clause on column id of public.orders and cannot be carried over to the new column
-      hint: for the run, create the trigger without that clause, and test the condition in its function
+      hint: until the job is finalized, replace it by a trigger without that clause that tests the condition in its function
     error: the check found 1 error; nothing was changed
     ");
     let behind = "create trigger zzz before update on orders for each row execute function f()";
@@ -124,7 +124,7 @@ async fn objects_that_refer_to_the_column_by_its_number() {
 async fn constraints_and_names_that_prevent_a_retype() {
     insta::assert_snapshot!(findings("alter table orders drop constraint orders_pkey, add primary key (id) deferrable", PLAN).await, @"
     error[deferrable_constraint]: orders_pkey: index orders_pkey belongs to a deferrable constraint: the index of the new column would reject immediately what the constraint allows until commit
-      hint: make the constraint not deferrable for the run
+      hint: drop the constraint, and add it again without DEFERRABLE; it can be deferrable again once the job is finalized
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("alter table orders add id_new int; create table orders_pkey_old ()", PLAN).await, @"
@@ -136,7 +136,7 @@ async fn constraints_and_names_that_prevent_a_retype() {
     ");
     insta::assert_snapshot!(findings("create table p (id int references orders, at date) partition by range (at)", PLAN).await, @"
     error[foreign_key_of_partitioned]: p_id_fkey: foreign key p_id_fkey belongs to the partitioned table public.p: before PostgreSQL 18, it cannot be added without reading every row under a lock
-      hint: drop it for the run, and add it again after the swap
+      hint: drop it before the run, and add it again once the job is finalized
     warning[child_keeps_type]: public.p: foreign key p_id_fkey of public.p is on a column of type integer, which cannot refer to a value beyond the range of that type
       hint: change the type of that column with a separate job before id exceeds that range
     error: the check found 1 error; nothing was changed
@@ -187,7 +187,7 @@ async fn invalid_plans() {
     "#);
     insta::assert_snapshot!(findings("create index on orders (code text_pattern_ops)", &plan("column = 'code'\nto = 'date'")).await, @r#"
     error[not_in_new_type]: index orders_code_idx: index orders_code_idx is not possible on date: operator class "text_pattern_ops" does not accept data type date
-      hint: drop it before the run, and create a suitable one for the new type after the swap
+      hint: drop it before the run, and create a suitable one for the new type once the job is finalized
     warning[refused_early]: public.orders.code: from the index phase on, writes fail if `using` cannot convert the value, or if the converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column
       hint: nothing, if applications write no such values; after the swap, the column would reject them in any case
     error: the check found 1 error; nothing was changed

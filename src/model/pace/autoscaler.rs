@@ -23,7 +23,7 @@ const MOST_CALM: u32 = 256;
 const NEW: f64 = 0.3;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Trial {
+enum WorkerTrial {
     /// No trial is in progress.
     None,
     /// One worker more than the settled number.
@@ -49,10 +49,10 @@ pub struct Autoscaler {
     most: Option<usize>,
     /// The measurement of the settled number.
     settled: Option<Measured>,
-    trial: Trial,
+    trial: WorkerTrial,
     calm: u32,
     wait: u32,
-    next: Trial,
+    next: WorkerTrial,
     /// Whether the next measurement includes the previous number of workers and is ignored.
     mixed: bool,
 }
@@ -71,10 +71,10 @@ impl Autoscaler {
             workers: first.clamp(1, most),
             most: Some(most),
             settled: None,
-            trial: Trial::None,
+            trial: WorkerTrial::None,
             calm: CALM,
             wait: 0,
-            next: if first > 1 { Trial::Fewer } else { Trial::More },
+            next: if first > 1 { WorkerTrial::Fewer } else { WorkerTrial::More },
             mixed: false,
         }
     }
@@ -92,7 +92,7 @@ impl Autoscaler {
             return false;
         }
         self.change(most);
-        (self.settled, self.trial) = (None, Trial::None);
+        (self.settled, self.trial) = (None, WorkerTrial::None);
         true
     }
 
@@ -101,7 +101,7 @@ impl Autoscaler {
         if self.most.is_some() {
             self.change((self.workers / 2).max(1));
             self.settled = None;
-            self.trial = Trial::None;
+            self.trial = WorkerTrial::None;
             self.fail();
         }
     }
@@ -114,14 +114,14 @@ impl Autoscaler {
         }
         let base = self.settled.unwrap_or(now);
         match self.trial {
-            Trial::None => self.settle(now, most),
-            Trial::More => {
+            WorkerTrial::None => self.settle(now, most),
+            WorkerTrial::More => {
                 let share = base.per_second / (self.workers - 1).max(1) as f64;
                 let brings = now.per_second >= base.per_second + WORTH * share;
                 let is_felt = now.latency_ms > SLOWER * base.latency_ms;
                 self.judge(now, brings && !is_felt, self.workers - 1);
             }
-            Trial::Fewer => {
+            WorkerTrial::Fewer => {
                 let share = base.per_second / (self.workers + 1) as f64;
                 let loses = now.per_second < base.per_second - WORTH * share;
                 let was_felt = base.latency_ms > SLOWER * now.latency_ms;
@@ -133,10 +133,10 @@ impl Autoscaler {
     /// Records that another kind of work begins, to which previous measurements do not apply.
     pub fn begins(&mut self) {
         if self.most.is_some() {
-            if self.trial == Trial::More {
+            if self.trial == WorkerTrial::More {
                 self.change(self.workers - 1);
             }
-            (self.settled, self.trial, self.calm, self.wait) = (None, Trial::None, CALM, 0);
+            (self.settled, self.trial, self.calm, self.wait) = (None, WorkerTrial::None, CALM, 0);
         }
     }
 
@@ -150,23 +150,23 @@ impl Autoscaler {
             return;
         }
         let trial = match self.next {
-            Trial::Fewer if self.workers > 1 => Trial::Fewer,
-            _ if self.workers < most => Trial::More,
-            _ if self.workers > 1 => Trial::Fewer,
+            WorkerTrial::Fewer if self.workers > 1 => WorkerTrial::Fewer,
+            _ if self.workers < most => WorkerTrial::More,
+            _ if self.workers > 1 => WorkerTrial::Fewer,
             _ => return,
         };
         self.trial = trial;
-        self.change(if trial == Trial::More { self.workers + 1 } else { self.workers - 1 });
+        self.change(if trial == WorkerTrial::More { self.workers + 1 } else { self.workers - 1 });
     }
 
     fn judge(&mut self, now: Measured, pays: bool, former: usize) {
-        let trial = std::mem::replace(&mut self.trial, Trial::None);
+        let trial = std::mem::replace(&mut self.trial, WorkerTrial::None);
         if pays {
             self.settled = Some(now);
             (self.calm, self.wait, self.next) = (CALM, 0, trial);
         } else {
             self.change(former);
-            self.next = if trial == Trial::More { Trial::Fewer } else { Trial::More };
+            self.next = if trial == WorkerTrial::More { WorkerTrial::Fewer } else { WorkerTrial::More };
             self.fail();
         }
     }

@@ -30,7 +30,7 @@ pub use standbys::{Behind, Standby, Standbys};
 pub use windows::Windows;
 
 /// A signal that was over its limit resumes the job when it is at or below this share of the limit.
-const GO_ON_SHARE: f64 = 0.8;
+const RESUME_SHARE: f64 = 0.8;
 /// How long the last reading of a signal is valid, in seconds.
 pub const STALE_S: f64 = 15.0;
 
@@ -69,18 +69,18 @@ pub struct Hold {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// A signal pauses the job.
-    Held(Hold),
+    Throttled(Hold),
     /// A signal no longer pauses the job.
-    Released {
+    Resumed {
         /// The signal.
         signal: Signal,
         /// The duration of the pause, in seconds.
-        held_s: f64,
+        throttled_s: f64,
     },
 }
 
 #[derive(Debug, Clone, Default)]
-struct State {
+struct SignalState {
     read_s: Option<f64>,
     hold: Option<Hold>,
 }
@@ -88,7 +88,7 @@ struct State {
 /// The state of every signal.
 #[derive(Debug, Clone, Default)]
 pub struct Pace {
-    states: BTreeMap<Signal, State>,
+    states: BTreeMap<Signal, SignalState>,
     observed: bool,
 }
 
@@ -107,7 +107,7 @@ impl Pace {
             .collect();
         for signal in unwatched {
             if let Some(hold) = self.states.remove(&signal).and_then(|state| state.hold) {
-                changes.push(Change::Released { signal, held_s: at_s - hold.since_s });
+                changes.push(Change::Resumed { signal, throttled_s: at_s - hold.since_s });
             }
         }
         for reading in readings {
@@ -131,12 +131,12 @@ impl Pace {
     }
 
     /// Whether `work` may continue. Before the first reading, all work is paused.
-    pub fn goes(&self, work: Work) -> bool {
+    pub fn may_continue(&self, work: Work) -> bool {
         self.observed && self.holds(work).next().is_none()
     }
 }
 
-impl State {
+impl SignalState {
     fn take(&mut self, at_s: f64, reading: &Reading) -> Option<Change> {
         let Reading { signal, limit, .. } = *reading;
         let hold =
@@ -150,7 +150,7 @@ impl State {
                     // A disconnected standby pauses the job immediately. The limit of this signal is the time after
                     // which the standby is ignored.
                     _ if signal == Signal::ReplicaGone => *value > 0.0,
-                    Some(held) if !held.unread => *value > limit * GO_ON_SHARE,
+                    Some(hold) if !hold.unread => *value > limit * RESUME_SHARE,
                     _ => *value > limit,
                 };
                 over.then(|| hold(*value, limit, reading.cause.clone(), since_s, false))
@@ -168,8 +168,8 @@ impl State {
         };
         let was = std::mem::replace(&mut self.hold, next);
         match (was, &self.hold) {
-            (None, Some(hold)) => Some(Change::Held(hold.clone())),
-            (Some(was), None) => Some(Change::Released { signal, held_s: at_s - was.since_s }),
+            (None, Some(hold)) => Some(Change::Throttled(hold.clone())),
+            (Some(was), None) => Some(Change::Resumed { signal, throttled_s: at_s - was.since_s }),
             _ => None,
         }
     }

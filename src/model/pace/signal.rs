@@ -24,6 +24,8 @@ pub enum Unit {
     Count,
     /// A share between 0 and 1.
     Share,
+    /// None: the signal is either on (1) or off (0).
+    OnOff,
 }
 
 /// The signals that can pause a job, in the order in which they are reported.
@@ -112,6 +114,7 @@ impl Signal {
             Self::CommitLatency => Unit::Milliseconds,
             Self::ReplicaLagBytes | Self::SlotRetained => Unit::Bytes,
             Self::DeadShare => Unit::Share,
+            Self::Signals | Self::Paused | Self::Archiver | Self::WraparoundVacuum => Unit::OnOff,
             _ => Unit::Count,
         }
     }

@@ -29,9 +29,9 @@ fn replay(signal: Signal, limit: f64, trace: &[(f64, Result<f64, &str>)]) -> Str
     for (at_s, value) in trace {
         for change in pace.observe(*at_s, &[reading(signal, *value, limit)]) {
             said.push(match change {
-                Change::Held(hold) => format!("{at_s}: {}", shown(&hold)),
-                Change::Released { signal, held_s } => {
-                    format!("{at_s}: {} held for {held_s} s", signal.name())
+                Change::Throttled(hold) => format!("{at_s}: {}", shown(&hold)),
+                Change::Resumed { signal, throttled_s } => {
+                    format!("{at_s}: {} throttled for {throttled_s} s", signal.name())
                 }
             });
         }
@@ -45,19 +45,19 @@ fn pauses_over_the_limit_and_resumes_below_four_fifths() {
     let trace: Vec<_> = trace.iter().enumerate().map(|(s, v)| (s as f64, Ok(*v))).collect();
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &trace), @"
     3: replica_lag_s is 5.2, limit 5: one
-    7: replica_lag_s held for 4 s
+    7: replica_lag_s throttled for 4 s
     10: replica_lag_s is 7.25, limit 5: one
-    11: replica_lag_s held for 1 s
+    11: replica_lag_s throttled for 1 s
     ");
     let yes_or_no = [(0.0, Ok(0.0)), (1.0, Ok(1.0)), (2.0, Ok(0.0))];
     insta::assert_snapshot!(replay(Signal::Archiver, 0.0, &yes_or_no), @"
     1: archiver_failing is 1, limit 0: one
-    2: archiver_failing held for 1 s
+    2: archiver_failing throttled for 1 s
     ");
     let bytes = [(0.0, Ok(3e9)), (1.0, Ok(0.9 * f64::from(1 << 30))), (2.0, Ok(0.8 * f64::from(1 << 30)))];
     insta::assert_snapshot!(replay(Signal::SlotRetained, f64::from(1 << 30), &bytes), @"
     0: slot_retained_bytes is 3000000000, limit 1073741824: one
-    2: slot_retained_bytes held for 2 s
+    2: slot_retained_bytes throttled for 2 s
     ");
 }
 
@@ -67,7 +67,7 @@ fn unreadable_signals_pause() {
         [(0.0, Err("grant pg_monitor to app")), (5.0, Err("grant pg_monitor to app")), (6.0, Ok(1.0))];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &never), @"
     0: replica_lag_s not read for 0, limit 15: grant pg_monitor to app
-    6: replica_lag_s held for 6 s
+    6: replica_lag_s throttled for 6 s
     ");
     let lost = [
         (0.0, Ok(1.0)),
@@ -79,30 +79,30 @@ fn unreadable_signals_pause() {
     ];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &lost), @"
     15.5: replica_lag_s not read for 15.5, limit 15: gone
-    16: replica_lag_s held for 0.5 s
+    16: replica_lag_s throttled for 0.5 s
     17: replica_lag_s is 9, limit 5: one
     ");
     // A signal that was over its limit when it was last read does not resume the job when it cannot be read.
     let over = [(0.0, Ok(9.0)), (1.0, Err("gone")), (20.0, Err("gone")), (21.0, Ok(1.0))];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &over), @"
     0: replica_lag_s is 9, limit 5: one
-    21: replica_lag_s held for 21 s
+    21: replica_lag_s throttled for 21 s
     ");
 }
 
 #[test]
 fn lag_does_not_pause_reads() {
     let mut pace = Pace::default();
-    assert!(!pace.goes(Work::Reads), "nothing is known yet");
+    assert!(!pace.may_continue(Work::Reads), "nothing is known yet");
     pace.observe(0.0, &[reading(Signal::ReplicaLag, Ok(9.0), 5.0)]);
-    assert!(pace.goes(Work::Reads) && !pace.goes(Work::Writes));
+    assert!(pace.may_continue(Work::Reads) && !pace.may_continue(Work::Writes));
     pace.observe(1.0, &[reading(Signal::ReplicaLag, Ok(9.0), 5.0), reading(Signal::Paused, Ok(1.0), 0.0)]);
-    assert!(!pace.goes(Work::Reads));
+    assert!(!pace.may_continue(Work::Reads));
     let told: Vec<Signal> = pace.holds(Work::Writes).map(|hold| hold.signal).collect();
     assert_eq!(told, [Signal::Paused, Signal::ReplicaLag]);
     // A limit that was removed does not pause the job.
     pace.observe(2.0, &[]);
-    assert!(pace.goes(Work::Writes));
+    assert!(pace.may_continue(Work::Writes));
 }
 
 /// A server with a standby that replays this many rows per second, and reports its lag some evaluations late.
@@ -123,8 +123,8 @@ fn drive(server: &Server, limit_s: f64, speed: impl Fn(f64) -> f64) -> (f64, usi
         let now_s = f64::from(look) * 0.5;
         let shown = lags[lags.len() - 1 - server.shown_late];
         let changes = pace.observe(now_s, &[reading(Signal::ReplicaLag, Ok(shown), limit_s)]);
-        holds += changes.iter().filter(|change| matches!(change, Change::Held(_))).count();
-        while pace.goes(Work::Writes) && busy_until_s < now_s + 0.5 {
+        holds += changes.iter().filter(|change| matches!(change, Change::Throttled(_))).count();
+        while pace.may_continue(Work::Writes) && busy_until_s < now_s + 0.5 {
             let rows = sizer.rows();
             let ms = rows as f64 * server.us_per_row * speed(busy_until_s) / 1000.0;
             sizer.observe(rows, ms);

@@ -15,28 +15,28 @@ use super::BackfillJob;
 
 /// The numbers of rows of a batch.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Filled {
+pub(super) struct Counts {
     /// Rows in the range.
     pub(super) seen: u64,
     /// Rows to fill, at the statement's snapshot.
     pub(super) to_fill: u64,
-    /// Rows that were set.
-    pub(super) set: u64,
+    /// Rows that were filled.
+    pub(super) filled: u64,
     /// How long rows were locked.
     pub(super) held: Duration,
 }
 
-impl Filled {
+impl Counts {
     pub(super) fn add(&mut self, other: Self) {
         self.seen += other.seen;
         self.to_fill += other.to_fill;
-        self.set += other.set;
+        self.filled += other.filled;
         self.held = self.held.max(other.held);
     }
 }
 
 /// Parses the result of a batch: the numbers of its rows, and how many rows it locked.
-pub(super) fn counts(rows: &[Row]) -> Result<(Filled, u64)> {
+pub(super) fn counts(rows: &[Row]) -> Result<(Counts, u64)> {
     let row = rows.first().ok_or_else(|| Error::failed("a batch returned no result"))?;
     if let Some(keys) = row.get::<_, Option<&str>>(5) {
         return Err(Error::failed(format!(
@@ -50,7 +50,7 @@ pub(super) fn counts(rows: &[Row]) -> Result<(Filled, u64)> {
     }
     let number = |i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0);
     let held = Duration::from_secs_f64(row.get::<_, Option<f64>>(4).unwrap_or(0.0).max(0.0) / 1000.0);
-    Ok((Filled { seen: number(0), to_fill: number(1), set: number(3), held }, number(2)))
+    Ok((Counts { seen: number(0), to_fill: number(1), filled: number(3), held }, number(2)))
 }
 
 pub(super) fn key_of(row: &Row) -> Key {

@@ -26,7 +26,7 @@ use crate::phase::job::meter::Meter;
 use crate::phase::job::{chunks, workers};
 use crate::sql::{copy as copy_sql, fill as sql, plan_sql};
 
-use super::answer::{self, Filled, counts, key_of, named};
+use super::answer::{self, Counts, counts, key_of, named};
 use super::{BackfillJob, in_force, leaves, unless_gone};
 
 /// The minimum number of rows of a chunk, unless it is split because one of its rows cannot be filled. With fewer rows,
@@ -74,7 +74,7 @@ pub async fn pass(filler: &BackfillJob) -> Result<State> {
     let state = filler.advance(&filler.control, Step::Fill).await?;
     failpoint!("fill.done");
     let chunks = latency::of_chunks(&filler.control, filler.job.id).await?;
-    let rows = store::rows_set(&filler.control, filler.job.id).await?;
+    let rows = store::rows_filled(&filler.control, filler.job.id).await?;
     meter.end(PhaseOutcome::RowsFilled { rows, chunks });
     Ok(state)
 }
@@ -121,14 +121,21 @@ impl<'a> Pass<'a> {
             async |items| {
                 let send = async |range, rows| items.send((range, rows)).await;
                 for gap in left {
-                    chunks::walk(filler, (leaf, &from), &key, gap, || self.sizer.borrow().rows(), send)
-                        .await?;
+                    chunks::for_each_range(
+                        filler,
+                        (leaf, &from),
+                        &key,
+                        gap,
+                        || self.sizer.borrow().rows(),
+                        send,
+                    )
+                    .await?;
                 }
                 Ok(())
             },
             async |session, (range, expected)| {
-                let filled = self.paced(session, leaf, range, *expected, FILL).await?;
-                meter.add(filled.seen);
+                let counts = self.paced(session, leaf, range, *expected, FILL).await?;
+                meter.add(counts.seen);
                 failpoint!("fill.chunk");
                 meter.keep().await
             },
@@ -144,22 +151,22 @@ impl<'a> Pass<'a> {
         range: &KeyRange,
         expected: u64,
         step: &'static str,
-    ) -> Result<Filled> {
+    ) -> Result<Counts> {
         let gate = &self.filler.gate;
         let permit = tokio::select! {
             permit = gate.admit_chunk(expected, 100.0) => permit,
             () = self.filler.interrupted() => {
                 self.filler.check_stop()?;
-                return Ok(Filled::default());
+                return Ok(Counts::default());
             }
         };
-        let filled = self.halving(session, leaf, range, expected, step).await?;
-        permit.done(filled.set);
-        self.observe(expected, filled.held);
-        if filled.to_fill > filled.set {
+        let counts = self.halving(session, leaf, range, expected, step).await?;
+        permit.done(counts.filled);
+        self.observe(expected, counts.held);
+        if counts.to_fill > counts.filled {
             self.one_by_one(session, leaf, range).await?;
         }
-        Ok(filled)
+        Ok(counts)
     }
 
     /// Adjusts the number of rows by the time for which rows were locked. The time for the plan's `from` does not
@@ -185,11 +192,11 @@ impl<'a> Pass<'a> {
         range: &KeyRange,
         rows: u64,
         step: &'static str,
-    ) -> Result<Filled> {
-        let (mut sum, mut left) = (Filled::default(), vec![(range.clone(), rows)]);
+    ) -> Result<Counts> {
+        let (mut sum, mut left) = (Counts::default(), vec![(range.clone(), rows)]);
         while let Some((range, rows)) = left.pop() {
             match self.chunk(session, leaf, &range, rows, step).await {
-                Ok(filled) => sum.add(filled),
+                Ok(counts) => sum.add(counts),
                 Err(e) if e.retry_class() == Retry::Again || e.is_about_a_row() => {
                     tracing::debug!(rows, error = %e, "the chunk is split");
                     self.filler.check_stop()?;
@@ -247,14 +254,14 @@ impl<'a> Pass<'a> {
         leaf: &QualifiedName,
         range: &KeyRange,
         step: &'static str,
-    ) -> Result<Filled> {
-        let filled = Filled { seen: 1, to_fill: 1, ..Filled::default() };
+    ) -> Result<Counts> {
+        let counts = Counts { seen: 1, to_fill: 1, ..Counts::default() };
         transaction(session, READ_COMMITTED, async |client| {
             self.filler.hold_epoch(client).await?;
-            self.record(client, leaf, range, step, filled, Instant::now()).await
+            self.record(client, leaf, range, step, counts, Instant::now()).await
         })
         .await?;
-        Ok(filled)
+        Ok(counts)
     }
 
     /// Fills one chunk and adds it to the ledger, in one transaction: with a plain UPDATE if possible, or, if another
@@ -266,8 +273,8 @@ impl<'a> Pass<'a> {
         range: &KeyRange,
         rows: u64,
         step: &'static str,
-    ) -> Result<Filled> {
-        // The first chunk uses the other statement, which returns why a row was not set. So does the last range,
+    ) -> Result<Counts> {
+        // The first chunk uses the other statement, which returns why a row was not filled. So does the last range,
         // because its number of rows is not known.
         if step == FILL
             && self.proven.get()
@@ -276,13 +283,13 @@ impl<'a> Pass<'a> {
         {
             let fill = async |client: &Client| {
                 let began = Instant::now();
-                let (set, names) = tokio::join!(
+                let (filled, names) = tokio::join!(
                     execute_text(client, &plain.0, &plain.1),
                     client.batch_execute(&self.look_up_again)
                 );
-                let set = set?;
+                let filled = filled?;
                 names?;
-                Ok(Filled { seen: rows, to_fill: set, set, held: self.filler.work(began.elapsed(), 1) })
+                Ok(Counts { seen: rows, to_fill: filled, filled, held: self.filler.work(began.elapsed(), 1) })
             };
             match self.recorded(session, leaf, range, step, &[sql::END_EARLY], fill).await {
                 Err(e) if e.retry_class() == Retry::Again => {
@@ -303,8 +310,8 @@ impl<'a> Pass<'a> {
         range: &KeyRange,
         step: &'static str,
         more: &[&str],
-        fill: impl AsyncFnOnce(&Client) -> Result<Filled>,
-    ) -> Result<Filled> {
+        fill: impl AsyncFnOnce(&Client) -> Result<Counts>,
+    ) -> Result<Counts> {
         let (filler, f) = (self.filler, &self.filler.filling);
         let began = Instant::now();
         transaction(session, READ_COMMITTED, async |client| {
@@ -316,14 +323,14 @@ impl<'a> Pass<'a> {
             let names = sql::names(f);
             let settings = [&[names.as_str(), sql::OWN_WRITES, sql::WAIT_BRIEFLY], more].concat();
             client.batch_execute(&settings.join("; ")).await?;
-            let filled = fill(client).await?;
-            if filled.set > 0 && !self.proven.get() {
+            let counts = fill(client).await?;
+            if counts.filled > 0 && !self.proven.get() {
                 self.prove(client, leaf, sql::Rows::Free(range)).await?;
                 self.proven.set(true);
             }
-            self.record(client, leaf, range, step, filled, began).await?;
+            self.record(client, leaf, range, step, counts, began).await?;
             failpoint!("fill.before_commit");
-            Ok(filled)
+            Ok(counts)
         })
         .await
     }
@@ -335,17 +342,17 @@ impl<'a> Pass<'a> {
         client: &Client,
         leaf: &QualifiedName,
         rows: sql::Rows<'_>,
-    ) -> Result<(Filled, u64)> {
+    ) -> Result<(Counts, u64)> {
         let (statement, values) = sql::batch(&self.filler.filling, leaf, rows);
         let run = async || counts(&self.asked(client, &statement, &values).await?);
-        let (mut filled, locked) = run().await?;
-        if locked == filled.set {
-            return Ok((filled, 0));
+        let (mut counts, locked) = run().await?;
+        if locked == counts.filled {
+            return Ok((counts, 0));
         }
         let (again, locked) = run().await?;
-        filled.set += again.set;
-        filled.held += again.held;
-        Ok((filled, locked.saturating_sub(again.set)))
+        counts.filled += again.filled;
+        counts.held += again.held;
+        Ok((counts, locked.saturating_sub(again.filled)))
     }
 
     /// Sends a statement with the plan's SQL and, in the same round trip, one that resets the application's search
@@ -364,21 +371,21 @@ impl<'a> Pass<'a> {
         leaf: &QualifiedName,
         range: &KeyRange,
         step: &'static str,
-        filled: Filled,
+        counts: Counts,
         began: Instant,
     ) -> Result<()> {
         let (filler, leaf) = (self.filler, leaf.to_string());
         let late = step == LATE;
-        if late && filled.set == 0 {
+        if late && counts.filled == 0 {
             return Ok(());
         }
         let done = Chunk {
             step,
             leaf: Some(&leaf),
             range,
-            rows: filled.set,
+            rows: counts.filled,
             // The first pass has already counted these rows.
-            seen: Some(if late { 0 } else { filled.seen }),
+            seen: Some(if late { 0 } else { counts.seen }),
             ms: began.elapsed().as_secs_f64() * 1000.0,
         };
         // Deferred triggers run at the commit. They must run with the application's search path, as other triggers do.
@@ -399,7 +406,7 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         Err(Error::failed(format!(
-            "rows still match the plan's `where` after they were set, so the job would never end; {}",
+            "rows still match the plan's `where` after they were filled, so the job would never end; {}",
             named(&rows)
         ))
         .hint(
@@ -461,7 +468,7 @@ impl<'a> Pass<'a> {
                 .check_untrusted_code(client, std::slice::from_ref(leaf), Access::Updates { cascades })
                 .await?;
             client.batch_execute(&format!("{}; {}", sql::names(f), sql::OWN_WRITES)).await?;
-            let (filled, kept) = self.batch(client, leaf, rows).await?;
+            let (counts, kept) = self.batch(client, leaf, rows).await?;
             if kept > 0 {
                 return Err(Error::failed(format!(
                     "a trigger suppressed the update of a row of {}",
@@ -469,15 +476,15 @@ impl<'a> Pass<'a> {
                 ))
                 .cause(format!("its key: {}", key.join(", ")))
                 .hint(
-                    "a BEFORE UPDATE trigger that returns NULL prevents the update; disable it for the \
-                    run",
+                    "a BEFORE UPDATE trigger that returns NULL prevents the update; disable it until \
+                     the job is finalized",
                 ));
             }
-            if filled.set > 0 {
+            if counts.filled > 0 {
                 self.prove(client, leaf, rows).await?;
             }
             let range = KeyRange { after: None, through: Some(key.clone()) };
-            self.record(client, leaf, &range, LATE, filled, began).await?;
+            self.record(client, leaf, &range, LATE, counts, began).await?;
             failpoint!("fill.single");
             Ok(())
         })

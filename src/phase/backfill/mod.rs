@@ -16,7 +16,7 @@ mod open;
 mod second_pass;
 
 pub(super) use first_pass::pass;
-pub(super) use second_pass::{again, look};
+pub(super) use second_pass::{check_every_row, second_pass};
 
 use std::ops::Deref;
 
@@ -137,7 +137,7 @@ async fn next(filler: &BackfillJob) -> Result<Option<State>> {
         State::Planned => open::open(filler).await?,
         State::Prepared => open::keep(filler).await?,
         State::Capturing => first_pass::pass(filler).await?,
-        State::Filled => second_pass::again(filler).await?,
+        State::Filled => second_pass::second_pass(filler).await?,
         State::Verified => finish::finish(filler).await?,
         _ => return Ok(None),
     };
@@ -180,7 +180,7 @@ async fn look_again(filler: &BackfillJob) -> Result<RowsChecked> {
             .hint("`pgstrata run PLAN` continues it, and checks every row again at the end"));
     }
     in_force(filler).await?;
-    let rows_set = second_pass::look(filler).await?;
+    let rows_set = second_pass::check_every_row(filler).await?;
     in_force(filler).await?;
     Ok(RowsChecked { job: name, rows_set, verified: true })
 }
@@ -226,13 +226,13 @@ pub(super) async fn end(
 ) -> Result<State> {
     let client = &filler.control;
     let chunks = History::Chunks(latency::of_chunks(client, filler.job.id).await?);
-    let set = History::RowsSet { rows: store::rows_set(client, filler.job.id).await? };
+    let rows_filled = History::RowsSet { rows: store::rows_filled(client, filler.job.id).await? };
     let (state, _) = briefly(filler, tables, "end the job", async || {
         all(client, statements).await?;
         client.execute(store_sql::KEEP_ROWS_COPIED, &[&filler.job.id]).await?;
         client.execute(store_sql::FORGET_CHUNKS, &[&filler.job.id]).await?;
         store::event(client, filler.job.id, &chunks).await?;
-        store::event(client, filler.job.id, &set).await?;
+        store::event(client, filler.job.id, &rows_filled).await?;
         let state = filler.advance(client, step).await?;
         match step {
             Step::Abort => failpoint!("abort.before_commit"),

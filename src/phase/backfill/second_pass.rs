@@ -42,9 +42,9 @@ const ROUNDS: u32 = 10;
 /// # Errors
 /// Rows cannot be filled; or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "verify"))]
-pub async fn again(filler: &BackfillJob) -> Result<State> {
+pub async fn second_pass(filler: &BackfillJob) -> Result<State> {
     in_force(filler).await?;
-    look(filler).await?;
+    check_every_row(filler).await?;
     in_force(filler).await?;
     filler.control.execute(store_sql::RECORD_VERIFIED, &[&filler.job.id]).await?;
     failpoint!("verify.recorded");
@@ -56,14 +56,14 @@ pub async fn again(filler: &BackfillJob) -> Result<State> {
 /// Checks every row, and fills the rows that still need filling; returns their number.
 ///
 /// # Errors
-/// As [`again`].
-pub async fn look(filler: &BackfillJob) -> Result<u64> {
+/// As [`second_pass`].
+pub async fn check_every_row(filler: &BackfillJob) -> Result<u64> {
     let table = &filler.filling.table.name;
     let mut meter = Meter::begin(filler, ColumnWork::SecondPass { table: table.plain() });
     let oid = catalog::must_find(&filler.control, table).await?;
     let (rows, ..) = catalog::size(&filler.control, oid).await?;
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
-    let before = store::rows_set(&filler.control, filler.job.id).await?;
+    let before = store::rows_filled(&filler.control, filler.job.id).await?;
     let found = Cell::new(0_u64);
     let pass = Pass::of(filler);
     let mut looked = HashSet::new();
@@ -73,12 +73,12 @@ pub async fn look(filler: &BackfillJob) -> Result<u64> {
         found.set(found.get() + late);
         looked.insert(leaf);
     }
-    let set = store::rows_set(&filler.control, filler.job.id).await?.saturating_sub(before);
+    let filled = store::rows_filled(&filler.control, filler.job.id).await?.saturating_sub(before);
     meter.end(match found.get() {
         0 => PhaseOutcome::RowsComplete,
-        rows => PhaseOutcome::RowsIncomplete { rows, rows_set: set },
+        rows => PhaseOutcome::RowsIncomplete { rows, rows_set: filled },
     });
-    Ok(set)
+    Ok(filled)
 }
 
 /// Checks a table or partition; returns the number of rows that still needed filling.
@@ -93,7 +93,7 @@ async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> R
         async |items| {
             let whole = KeyRange { after: None, through: None };
             let send = async |range, rows| items.send((range, rows)).await;
-            chunks::walk(filler, (leaf, &from), &key, whole, || FIRST_ROWS, send).await
+            chunks::for_each_range(filler, (leaf, &from), &key, whole, || FIRST_ROWS, send).await
         },
         async |session, (range, rows)| {
             let late = one_range(pass, session, leaf, range, *rows).await?;

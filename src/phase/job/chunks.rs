@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 ///
 /// # Errors
 /// The server or `send` returned an error.
-pub async fn walk(
+pub async fn for_each_range(
     driver: &Driver,
     (table, from): (&QualifiedName, &str),
     columns: &[&Column],

@@ -1,7 +1,7 @@
 //! Compares the observed values with the limits: one reading for each signal.
 
 use crate::model::pace::{Behind, Cause, Reading, Signal, Standby};
-use crate::pg::signals::{Answer, Dead, Seen};
+use crate::pg::signals::{Answer, Dead, Seen, Walsender};
 use crate::plan::{Plan, ReplicaLag, Throttle};
 
 /// All observed values.
@@ -26,10 +26,9 @@ pub fn standbys(seen: &Seen, listed: &[(String, Option<Answer<Standby>>)]) -> Ve
     if !listed.is_empty() {
         return listed.iter().filter_map(|(_, last)| last.clone()?.ok()).collect();
     }
-    let visible = seen.replicas.iter().filter(|replica| !replica.hidden);
-    let standby = |r: &crate::pg::signals::Replica| {
-        r.place.map(|place| Standby { name: r.name.clone(), place, lag_s: r.lag_s })
-    };
+    let visible = seen.walsenders.iter().filter(|walsender| !walsender.hidden);
+    let standby =
+        |r: &Walsender| r.place.map(|place| Standby { name: r.name.clone(), place, lag_s: r.lag_s });
     visible.filter_map(standby).collect()
 }
 
@@ -108,7 +107,7 @@ fn lag(sources: &Sources<'_>, throttle: &Throttle) -> Vec<Reading> {
     }
     let asked_for = matches!(throttle.max_replica_lag, ReplicaLag::Limit(_)) || by_bytes.is_some();
     // Without the privilege, a connected standby is visible without its lag, and a disconnected one not at all.
-    let hidden = seen.replicas.iter().any(|replica| replica.hidden) || asked_for && !seen.sees_all;
+    let hidden = seen.walsenders.iter().any(|walsender| walsender.hidden) || asked_for && !seen.sees_all;
     let blind = sources.listed.is_empty() && hidden;
     let worst = |of: fn(&Behind) -> f64| {
         let worst = behind.iter().max_by(|a, b| of(a).total_cmp(&of(b)));

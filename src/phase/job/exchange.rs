@@ -17,7 +17,7 @@ use crate::pg::retry::failed_statement;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::untrusted_code;
 use crate::phase::job::driver::Driver;
-use crate::sql::exchange::{self as sql, Call, Exchange, Refused};
+use crate::sql::exchange::{self as sql, Call, Exchange, FailedCheck};
 
 /// The definition of the table in use, and the leaves of the partitioned table, read in one statement.
 #[derive(Debug)]
@@ -31,12 +31,12 @@ pub struct Definition {
     /// The table that applications use.
     pub table: Table,
     /// The leaves of the partitioned table.
-    pub leaves: Vec<Leaf>,
+    pub leaves: Vec<LeafDefinition>,
 }
 
 /// A leaf partition.
 #[derive(Debug, Deserialize)]
-pub struct Leaf {
+pub struct LeafDefinition {
     /// Schema and name.
     pub name: QualifiedName,
     /// The number of its own foreign keys.
@@ -106,7 +106,7 @@ impl<'a> Exchanger<'a> {
         #[derive(Deserialize)]
         struct Found {
             table: Option<Table>,
-            leaves: Vec<Leaf>,
+            leaves: Vec<LeafDefinition>,
         }
         let trust = self.driver.plan.trust();
         untrusted_code::check_recreated(&self.driver.control, &[source], trust).await?;
@@ -140,7 +140,7 @@ impl<'a> Exchanger<'a> {
     }
 
     /// Sends the message; returns the new state and for how many milliseconds the locks were held. After an error with
-    /// [`Retry::Again`], nothing was changed and no lock is held; [`refused`] returns the reason.
+    /// [`Retry::Again`], nothing was changed and no lock is held; [`failed_check`] returns the reason.
     ///
     /// # Errors
     /// Again if a lock was not granted in time, a change is pending, or the table was altered since `definition` was
@@ -190,16 +190,16 @@ impl<'a> Exchanger<'a> {
 }
 
 /// Why the function failed; none if the server raised the error.
-pub fn refused(error: &Error) -> Option<Refused> {
-    Refused::of(error.sqlstate()?)
+pub fn failed_check(error: &Error) -> Option<FailedCheck> {
+    FailedCheck::of(error.sqlstate()?)
 }
 
 fn explained(error: tokio_postgres::Error) -> Error {
     let statement = failed_statement(&error);
     let error = Error::from(error);
-    match (refused(&error), statement) {
-        (Some(Refused::TakenOver), _) => lease::taken_over(),
-        (Some(Refused::Moved), _) => {
+    match (failed_check(&error), statement) {
+        (Some(FailedCheck::TakenOver), _) => lease::taken_over(),
+        (Some(FailedCheck::Moved), _) => {
             Error::new(Kind::Busy, "the job is in another state: another process has advanced it")
         }
         (Some(_), _) => error.retry(Retry::Again),

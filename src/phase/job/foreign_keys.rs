@@ -37,7 +37,7 @@ pub async fn check_violations<'a>(
         return Ok(());
     }
     let meter = Meter::begin(driver, ConstraintWork::FindForeignKeyViolations);
-    let looked = orphans::look(&driver.control, keys, KEYS, driver.plan.trust()).await?;
+    let looked = orphans::find_violations(&driver.control, keys, KEYS, driver.plan.trust()).await?;
     for (key, error) in looked.untested {
         driver.events.note(PartitionNote::ForeignKeyNotTested { key, error });
     }

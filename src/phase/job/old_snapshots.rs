@@ -71,7 +71,7 @@ impl Left {
 
 /// A standby that the plan lists.
 #[derive(Debug)]
-struct Standby {
+struct WatchedStandby {
     name: String,
     target: Target,
     session: Option<Session>,
@@ -80,7 +80,7 @@ struct Standby {
     unknown: Option<String>,
 }
 
-impl Standby {
+impl WatchedStandby {
     async fn look(&mut self, role: &str, mark: &Mark) {
         self.unknown = match self.ask(role, mark).await {
             Ok(true) => None,
@@ -124,7 +124,7 @@ pub struct SnapshotWait<'a> {
     driver: &'a Driver,
     mark: Option<Mark>,
     here: Left,
-    standbys: Vec<Standby>,
+    standbys: Vec<WatchedStandby>,
     /// The number of completed rounds.
     rounds: u32,
     /// Whether the current round is counted.
@@ -144,7 +144,7 @@ impl<'a> SnapshotWait<'a> {
         let standby = |dsn: &String| {
             let target = driver.target().standby(dsn)?;
             let (name, left) = (target.describe(), Left::default());
-            Ok(Standby { name, target, session: None, left, unknown: None })
+            Ok(WatchedStandby { name, target, session: None, left, unknown: None })
         };
         let standbys = driver.plan.throttle().replicas.iter().map(standby).collect::<Result<_>>()?;
         Ok(Self {
@@ -212,7 +212,7 @@ impl<'a> SnapshotWait<'a> {
         for standby in &mut self.standbys {
             standby.look(&role, &mark).await;
         }
-        let known = |standby: &Standby| standby.unknown.is_none() && standby.left.holders().is_empty();
+        let known = |standby: &WatchedStandby| standby.unknown.is_none() && standby.left.holders().is_empty();
         if self.here.holders().is_empty() && self.standbys.iter().all(known) {
             self.rounds += u32::from(!self.counted);
             self.counted = true;

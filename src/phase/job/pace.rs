@@ -16,9 +16,9 @@ use crate::event::{Event, JobNote, RunWarning, ThrottleWarning};
 use crate::model::history::{History, PaceSample};
 use crate::model::number;
 use crate::model::pace::{Behind, Cause, Change, ClosedWindows, Hold, Measured, Reading, Standby, Standbys};
-use crate::model::status::Hold as StoredHold;
+use crate::model::status::StoredHold;
 use crate::pg::connect::Session;
-use crate::pg::signals::{self, Asked, Seen};
+use crate::pg::signals::{self, Polled, Seen};
 use crate::pg::{lease, store};
 use crate::phase::job::driver::{Driver, Pacing};
 use crate::phase::job::evaluate;
@@ -77,8 +77,8 @@ fn gives_up(last: Error, since: Duration) -> Error {
 struct Watch<'a> {
     driver: &'a Driver,
     session: Option<Asking>,
-    listed: Vec<Asked<Standby>>,
-    query: Option<Asked<f64>>,
+    listed: Vec<Polled<Standby>>,
+    query: Option<Polled<f64>>,
     standbys: Standbys,
     behind: Vec<Behind>,
     latency_ms: Option<f64>,
@@ -222,7 +222,7 @@ impl<'a> Watch<'a> {
         let least_dead = driver.gate.plan().dead_limit().map_or(i64::MAX, |limit| limit.least);
         let prefix = lease::prefix(driver.job.id);
         let Asking { session, signals, .. } = &asking;
-        let seen = signals::look(session, signals, &prefix, driver.job.id, &table, least_dead).await;
+        let seen = signals::read(session, signals, &prefix, driver.job.id, &table, least_dead).await;
         self.session = Some(asking);
         seen
     }
@@ -267,7 +267,7 @@ impl<'a> Watch<'a> {
         let plan = driver.gate.plan();
         let throttle = plan.throttle();
         let listed: Vec<_> = self.listed.iter().map(|asked| (asked.name.clone(), asked.last())).collect();
-        let query = self.query.as_ref().map(signals::Asked::last);
+        let query = self.query.as_ref().map(signals::Polled::last);
         let standbys = evaluate::standbys(seen, &listed);
         self.behind = self.standbys.observe(now_s, seen.place, &standbys);
         let forget_s = throttle.forget_replica_after.as_secs_f64();
@@ -292,9 +292,9 @@ impl<'a> Watch<'a> {
         for change in changes {
             let job = driver.job.name.clone();
             let (history, event) = match change {
-                Change::Held(hold) => (History::Throttled(hold.clone()), Event::Throttled { job, hold }),
-                Change::Released { signal, held_s } => {
-                    let throttled_s = (held_s * 10.0).round() / 10.0;
+                Change::Throttled(hold) => (History::Throttled(hold.clone()), Event::Throttled { job, hold }),
+                Change::Resumed { signal, throttled_s } => {
+                    let throttled_s = (throttled_s * 10.0).round() / 10.0;
                     (History::Resumed { signal, throttled_s }, Event::Resumed { job, signal, throttled_s })
                 }
             };

@@ -11,7 +11,7 @@ use crate::sql::maintain as sql;
 
 /// A partition with bounds.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct BoundedPartition {
     /// Schema and name.
     pub name: QualifiedName,
     /// Its oid.
@@ -36,7 +36,7 @@ pub struct Layout {
     /// Its type.
     pub kind: ColumnKind,
     /// Partitions, in order, except one without a lower bound.
-    pub parts: Vec<Part>,
+    pub parts: Vec<BoundedPartition>,
     /// The default partition.
     pub default: Option<QualifiedName>,
     /// `server_version_num`.
@@ -119,7 +119,7 @@ impl Layout {
                 ))
             })?;
             let plain = row.get::<_, &str>(3) == "r";
-            self.parts.push(Part { name, oid: row.get(2), range, plain, detaching: row.get(5) });
+            self.parts.push(BoundedPartition { name, oid: row.get(2), range, plain, detaching: row.get(5) });
         }
         self.parts.sort_by(|a, b| a.range.cmp(&b.range));
         Ok(())

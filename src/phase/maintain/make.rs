@@ -121,8 +121,9 @@ impl Maintenance<'_> {
             parent.foreign_keys.iter().chain(&sibling.table.foreign_keys).map(|key| key.references.clone());
         let default: Vec<QualifiedName> = layout.default.iter().cloned().collect();
         let noticed: Vec<QualifiedName> = default.iter().cloned().chain(referenced).collect();
-        let lock_retry = self.ladder(if noticed.is_empty() { vec![layout.table.clone()] } else { noticed });
-        let default = self.ladder(default);
+        let lock_retry =
+            self.lock_retry(if noticed.is_empty() { vec![layout.table.clone()] } else { noticed });
+        let default = self.lock_retry(default);
         let attempt = async || {
             default.look().await?;
             transaction(self.client, READ_COMMITTED, async |client| {

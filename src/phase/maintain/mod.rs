@@ -171,7 +171,7 @@ impl Maintenance<'_> {
         if age_s.is_some_and(|age_s| age_s < STATISTICS_OLD_S || !changed) {
             return Ok(());
         }
-        let lock_retry = self.ladder(vec![layout.table.clone()]);
+        let lock_retry = self.lock_retry(vec![layout.table.clone()]);
         let analyze = sql::analyze(&layout.table, layout.server_version);
         let attempt = async || Ok(self.client.batch_execute(&analyze).await?);
         lock_retry.run("analyze the table", || self.check_stop(), attempt).await?;
@@ -180,7 +180,7 @@ impl Maintenance<'_> {
         Ok(())
     }
 
-    fn ladder(&self, tables: Vec<QualifiedName>) -> LockRetry<'_> {
+    fn lock_retry(&self, tables: Vec<QualifiedName>) -> LockRetry<'_> {
         // Maintenance never cancels blockers: the setting in the plan applies only to the swap.
         let budget = LockBudget { cancel_blockers_after: None, ..self.budget };
         LockRetry { client: self.client, events: self.events, stop: self.stop, tables, budget }

@@ -7,11 +7,11 @@ use crate::model::ident::QualifiedName;
 use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, horizon};
 use crate::pg::transaction::{READ_COMMITTED, transaction};
-use crate::plan::How;
+use crate::plan::RetentionAction;
 use crate::sql::{maintain as sql, objects};
 use tokio_postgres::Client;
 
-use super::layout::{Layout, Part};
+use super::layout::{BoundedPartition, Layout};
 use super::{Maintenance, text};
 
 impl Maintenance<'_> {
@@ -29,7 +29,7 @@ impl Maintenance<'_> {
             layout.parts.iter().filter(|part| part.range.to <= horizon && part.range.to <= present.from);
         for part in old {
             let (name, range) = (part.name.plain(), part.range.to_string());
-            if self.open_window().is_some() || retention.how == How::Report {
+            if self.open_window().is_some() || retention.how == RetentionAction::Report {
                 self.events.note(MaintainNote::PartitionExpired {
                     partition: name.clone(),
                     range,
@@ -40,7 +40,7 @@ impl Maintenance<'_> {
                 continue;
             }
             self.detach(layout, part).await?;
-            if retention.how == How::Detach {
+            if retention.how == RetentionAction::Detach {
                 self.events.note(MaintainNote::PartitionDetached { partition: name.clone(), range });
                 done.detached.push(name);
                 continue;
@@ -64,10 +64,10 @@ impl Maintenance<'_> {
         newest.map(|text| self.scheme.value(&text)).transpose().map_err(Error::failed)
     }
 
-    async fn detach(&self, layout: &Layout, part: &Part) -> Result<()> {
+    async fn detach(&self, layout: &Layout, part: &BoundedPartition) -> Result<()> {
         let what = format!("detach partition {}", part.name.plain());
         let tables = [&layout.table, &part.name].into_iter().chain(&layout.default).cloned().collect();
-        let lock_retry = self.ladder(tables);
+        let lock_retry = self.lock_retry(tables);
         let check_stop = || self.check_stop();
         if layout.default.is_some() {
             let detach = sql::detach(&layout.table, &part.name);
@@ -92,7 +92,7 @@ impl Maintenance<'_> {
     }
 
     async fn drop(&self, name: &QualifiedName, oid: u32) -> Result<()> {
-        let lock_retry = self.ladder(vec![name.clone()]);
+        let lock_retry = self.lock_retry(vec![name.clone()]);
         // The partition is already detached, so another table may have its name by now.
         let statement = format!("{}; {}", objects::lock(name, oid, "access exclusive"), sql::drop(name));
         let attempt = async || {

@@ -106,7 +106,7 @@ pub async fn ignore_expected_changes(context: &PartitionJob, b: &Blueprint, now:
     }
     remade_keys::ignore_expected_changes(&b.table, now);
     for m in &b.table.dependents.matviews {
-        // A view that could not be rebuilt still reads the other table.
+        // A view that could not be rebuilt still reads the inactive table.
         let views = &mut now.dependents.matviews;
         if views.iter().all(|one| one.view.name != m.view.name)
             && catalog::find(&context.control, &m.view.name).await?.is_some()
@@ -205,7 +205,7 @@ pub(super) async fn left_behind(context: &PartitionJob, m: &Matview) -> Result<b
 }
 
 /// A table, and the keys that should be valid on it.
-struct Task<'a> {
+struct KeysToValidate<'a> {
     table: QualifiedName,
     oid: u32,
     keys: Vec<&'a ForeignKey>,
@@ -216,7 +216,7 @@ async fn own_keys<'a>(
     context: &PartitionJob,
     b: &'a Blueprint,
     partitioned: bool,
-) -> Result<(Vec<&'a ForeignKey>, Vec<Task<'a>>)> {
+) -> Result<(Vec<&'a ForeignKey>, Vec<KeysToValidate<'a>>)> {
     let client = &context.control;
     let oid = catalog::must_find(client, &b.table.name).await?;
     let own = own(client, oid).await?;
@@ -230,7 +230,7 @@ async fn own_keys<'a>(
     if open.is_empty() {
         return Ok((open, Vec::new()));
     }
-    let task = |table: QualifiedName, oid: u32| Task { table, oid, keys: open.clone() };
+    let task = |table: QualifiedName, oid: u32| KeysToValidate { table, oid, keys: open.clone() };
     let tasks = if partitioned {
         catalog::leaves(client, oid).await?.into_iter().map(|leaf| task(leaf.name, leaf.oid)).collect()
     } else {
@@ -244,14 +244,14 @@ async fn child_keys<'a>(
     context: &PartitionJob,
     b: &'a Blueprint,
     partitioned: bool,
-) -> Result<Vec<Task<'a>>> {
+) -> Result<Vec<KeysToValidate<'a>>> {
     let client = &context.control;
     let back = b.incoming_dropped.iter().filter(|_| !partitioned);
     let mut tasks = Vec::new();
     for key in b.child_keys().into_iter().chain(back).filter(|key| key.validated) {
         let Some(oid) = catalog::find(client, &key.table).await? else { continue };
         if own(client, oid).await?.iter().any(|o| o.table == oid && o.name == key.name.as_str() && !o.valid) {
-            tasks.push(Task { table: key.table.clone(), oid, keys: vec![key] });
+            tasks.push(KeysToValidate { table: key.table.clone(), oid, keys: vec![key] });
         }
     }
     Ok(tasks)
@@ -275,7 +275,11 @@ async fn keys(client: &Client, statement: &str, oid: u32) -> Result<Vec<Own>> {
 }
 
 /// Validates the keys, table by table; returns those that could not be validated.
-async fn validate_all(context: &PartitionJob, b: &Blueprint, tasks: &[Task<'_>]) -> Result<Vec<ForeignKey>> {
+async fn validate_all(
+    context: &PartitionJob,
+    b: &Blueprint,
+    tasks: &[KeysToValidate<'_>],
+) -> Result<Vec<ForeignKey>> {
     let work = ConstraintWork::ValidateForeignKeys { table: b.table.name.plain() };
     let mut meter = Meter::begin(context, work);
     meter.count("tables", tasks.len() as u64, 0);
@@ -298,7 +302,7 @@ async fn validate_all(context: &PartitionJob, b: &Blueprint, tasks: &[Task<'_>])
 async fn one_table(
     context: &PartitionJob,
     session: &Session,
-    task: &Task<'_>,
+    task: &KeysToValidate<'_>,
     failed: &RefCell<Vec<ForeignKey>>,
 ) -> Result<()> {
     let have = keys(session, sql::ON, task.oid).await?;

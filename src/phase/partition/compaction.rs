@@ -35,7 +35,7 @@ const WORTH_SHARE: f64 = 0.2;
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Found {
+pub struct LogSize {
     /// Rows of the log before it was compacted.
     pub rows: u64,
     /// Rows that remain.
@@ -46,7 +46,7 @@ pub struct Found {
 
 /// Monitors the log from one block on.
 #[derive(Debug)]
-pub struct Growth {
+pub struct LogWatch {
     from: u64,
     compact_at: u64,
     /// Rows that the compaction has removed.
@@ -55,7 +55,7 @@ pub struct Growth {
     warned: bool,
 }
 
-impl Growth {
+impl LogWatch {
     /// Monitors the log from block `from` on.
     pub fn from_block(from: u64) -> Self {
         Self { from, compact_at: 0, removed: 0, next: Instant::now() + LOOK, warned: false }
@@ -70,7 +70,7 @@ impl Growth {
     ///
     /// # Errors
     /// The server returned an error.
-    pub async fn look(&mut self, context: &PartitionJob, client: &Client) -> Result<Found> {
+    pub async fn measure(&mut self, context: &PartitionJob, client: &Client) -> Result<LogSize> {
         let b = context.blueprint();
         let (blocks, share) = size(context, client).await?;
         let large = blocks >= SMALL_BLOCKS && share >= WARN_SHARE;
@@ -84,7 +84,7 @@ impl Growth {
         let counted = query_text(client, &sql::rows_from(&b), &[from]).await?;
         let rows = counted.first().map_or(0, |row| number_of(row.get(0)));
         let pause = LOOK.max(began.elapsed() * COUNT_SHARE);
-        let mut found = Found { rows, left: rows, bytes: number_of(blocks * 8_192) };
+        let mut found = LogSize { rows, left: rows, bytes: number_of(blocks * 8_192) };
         if large && share >= COMPACT_SHARE && rows >= self.compact_at {
             let removed = self.compact(context, client).await?;
             self.removed += removed;
@@ -117,18 +117,22 @@ impl Growth {
     }
 }
 
-struct Pass {
+struct CompactionPass {
     batches: u64,
     gone: u64,
     put: u64,
 }
 
 /// Compacts blocks of the log, batch by batch.
-async fn one_pass(context: &PartitionJob, client: &Client, blocks: std::ops::Range<u64>) -> Result<Pass> {
+async fn one_pass(
+    context: &PartitionJob,
+    client: &Client,
+    blocks: std::ops::Range<u64>,
+) -> Result<CompactionPass> {
     let statement = sql::compact(&context.blueprint());
     let [first, least, most] = BATCH_BLOCKS;
     let mut sizer = ChunkSizer::new(first, least, most, BATCH_MS);
-    let mut pass = Pass { batches: 0, gone: 0, put: 0 };
+    let mut pass = CompactionPass { batches: 0, gone: 0, put: 0 };
     let mut from = blocks.start;
     while from < blocks.end {
         context.check_stop()?;
@@ -177,11 +181,11 @@ pub async fn during<T>(context: &PartitionJob, work: impl Future<Output = Result
 }
 
 async fn watch(context: &PartitionJob) -> std::convert::Infallible {
-    let mut growth = Growth::from_block(0);
+    let mut growth = LogWatch::from_block(0);
     let mut reported = String::new();
     loop {
         tokio::time::sleep(LOOK).await;
-        let error: Error = match looks(context, &mut growth).await {
+        let error: Error = match keep_measuring(context, &mut growth).await {
             Ok(never) => match never {},
             Err(e) => e,
         };
@@ -193,10 +197,10 @@ async fn watch(context: &PartitionJob) -> std::convert::Infallible {
     }
 }
 
-async fn looks(context: &PartitionJob, growth: &mut Growth) -> Result<std::convert::Infallible> {
+async fn keep_measuring(context: &PartitionJob, growth: &mut LogWatch) -> Result<std::convert::Infallible> {
     let session = context.session("log").await?;
     loop {
-        growth.look(context, &session).await?;
+        growth.measure(context, &session).await?;
         tokio::time::sleep_until(growth.next.into()).await;
     }
 }

@@ -123,7 +123,7 @@ pub async fn reads_by_block(client: &Client, order: Order, b: &Blueprint) -> Res
 }
 
 /// Determines the size of chunks. The producer and the workers share it.
-struct Pace<'a> {
+struct SharedSizer<'a> {
     gate: &'a Gate,
     sizer: RefCell<ChunkSizer>,
     rows_per_block: RefCell<f64>,
@@ -159,7 +159,15 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
                 } else {
                     let from = from_source(&b.sides(Direction::Forward));
                     let size = || pace.next_rows();
-                    chunks::walk(context, (&b.table.name, &from), &b.key_columns(), gap, size, send).await?;
+                    chunks::for_each_range(
+                        context,
+                        (&b.table.name, &from),
+                        &b.key_columns(),
+                        gap,
+                        size,
+                        send,
+                    )
+                    .await?;
                 }
             }
             Ok(())
@@ -196,9 +204,9 @@ fn casts(b: &Blueprint, frozen: &Frozen) -> Vec<String> {
     key_casts(&b.key_columns())
 }
 
-fn pace(context: &PartitionJob, rows: i64, heap_bytes: i64, copied: i64) -> Pace<'_> {
+fn pace(context: &PartitionJob, rows: i64, heap_bytes: i64, copied: i64) -> SharedSizer<'_> {
     let width = (heap_bytes / rows.max(1)).max(16) as f64;
-    let pace = Pace {
+    let pace = SharedSizer {
         gate: &context.gate,
         sizer: RefCell::new(ChunkSizer::new(FIRST_ROWS, LEAST_ROWS, FIRST_ROWS, 1.0)),
         rows_per_block: RefCell::new(8192.0 / width),
@@ -209,7 +217,7 @@ fn pace(context: &PartitionJob, rows: i64, heap_bytes: i64, copied: i64) -> Pace
     pace
 }
 
-impl Pace<'_> {
+impl SharedSizer<'_> {
     /// Applies the current settings, which may have changed, and the measured WAL per row.
     fn aim(&self) {
         let target_ms = self.gate.plan().target_batch().as_secs_f64() * 1000.0;
@@ -261,7 +269,7 @@ fn block_ends(range: &KeyRange) -> (u64, u64) {
 async fn blocks(
     context: &PartitionJob,
     gap: &KeyRange,
-    pace: &Pace<'_>,
+    pace: &SharedSizer<'_>,
     mut send: impl AsyncFnMut(KeyRange, u64) -> Result<()>,
 ) -> Result<()> {
     let (mut from, end) = block_ends(gap);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::{LockWarning, StandbyEffect};
 use crate::model::blueprint::Direction;
-use crate::model::cutover::{Cutover, Next, Seen};
+use crate::model::cutover::{Cutover, Next, Observed};
 use crate::model::number;
 use crate::phase::job::blockers::Asked;
 use crate::phase::job::meter::Meter;
@@ -56,7 +56,7 @@ impl<'a> ExchangeProgress<'a> {
             looked: Instant::now(),
             blockers: Asked::default(),
         };
-        way.level().await?;
+        way.catch_up().await?;
         way.drained().await?;
         Ok(way)
     }
@@ -64,8 +64,8 @@ impl<'a> ExchangeProgress<'a> {
     /// Drains until few changes are left, and then drains those; returns the number of applied changes. If changes are
     /// written as fast as they are drained, many changes are left. The drains with the mirror apply them, a few at a
     /// time.
-    async fn level(&self) -> Result<u64> {
-        let mut taken = drain::level(self.context, self.meter).await?.changes;
+    async fn catch_up(&self) -> Result<u64> {
+        let mut taken = drain::catch_up(self.context, self.meter).await?.changes;
         let b = self.context.blueprint();
         let blocks: i64 = self.context.control.query_one(&drain_sql::pending(&b), &[]).await?.get(0);
         if blocks <= LITTLE_BLOCKS {
@@ -81,7 +81,7 @@ impl<'a> ExchangeProgress<'a> {
     pub async fn clear(&mut self) -> Result<()> {
         loop {
             self.context.check_stop()?;
-            let seen = self.look().await?;
+            let seen = self.observe().await?;
             let next = self.cutover.next(&seen);
             tracing::trace!(?seen, ?next, "next step before the exchange");
             match next {
@@ -109,12 +109,12 @@ impl<'a> ExchangeProgress<'a> {
         Ok(())
     }
 
-    async fn look(&mut self) -> Result<Seen> {
+    async fn observe(&mut self) -> Result<Observed> {
         let b = self.context.blueprint();
         let pending = self.context.control.query_one(&drain_sql::pending(&b), &[]).await?.get(1);
         let waits = self.context.plan.old_snapshots() != OldSnapshots::Accept;
         let older = waits && self.older.look().await?;
-        Ok(Seen { elapsed: self.begun.elapsed(), pending, older, proven: self.proven })
+        Ok(Observed { elapsed: self.begun.elapsed(), pending, older, proven: self.proven })
     }
 
     async fn drain(&mut self) -> Result<()> {
@@ -127,7 +127,7 @@ impl<'a> ExchangeProgress<'a> {
             }
             taken
         } else {
-            self.level().await?
+            self.catch_up().await?
         };
         if taken > 0 {
             self.drained().await?;
@@ -174,7 +174,7 @@ impl<'a> ExchangeProgress<'a> {
         }
     }
 
-    fn gave_up(&self, seen: &Seen) -> Error {
+    fn gave_up(&self, seen: &Observed) -> Error {
         if seen.older || !seen.pending {
             return self.older.gave_up();
         }

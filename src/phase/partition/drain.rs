@@ -17,7 +17,7 @@ use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::{REPEATABLE_READ, execute_prepared, transaction};
 use crate::phase::job::meter::Meter;
-use crate::phase::partition::compaction::Growth;
+use crate::phase::partition::compaction::LogWatch;
 use crate::phase::partition::deficit::{Deficit, Pending};
 use crate::phase::partition::{PartitionJob, capture, checks, objects, partitions};
 use crate::sql::drain::Batch;
@@ -55,7 +55,7 @@ pub async fn drain(context: &PartitionJob) -> Result<State> {
     let pending: i64 =
         context.control.query_one(&sql::pending_count(&context.blueprint()), &[]).await?.get(0);
     meter.count("changes", u64::try_from(pending).unwrap_or(0), 0);
-    let swept = level(context, &meter).await?;
+    let swept = catch_up(context, &meter).await?;
     let state = context.advance(&context.control, Step::Drain).await?;
     failpoint!("drain.done");
     meter.end(PhaseOutcome::ChangesApplied { changes: swept.changes });
@@ -68,12 +68,12 @@ pub async fn drain(context: &PartitionJob) -> Result<State> {
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn level(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept> {
+pub async fn catch_up(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept> {
     let mut total = Swept::default();
-    let (mut growth, deficit) = (Growth::from_block(0), Deficit::default());
+    let (mut growth, deficit) = (LogWatch::from_block(0), Deficit::default());
     let mut last: Option<(Instant, u64)> = None;
     loop {
-        let found = growth.look(context, &context.control).await?;
+        let found = growth.measure(context, &context.control).await?;
         let log = Pending { changes: found.left, bytes: found.bytes };
         match last {
             Some((since, drained)) => {
@@ -105,7 +105,7 @@ pub async fn level(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept> {
 /// # Errors
 /// The server returned an error.
 pub async fn once(context: &PartitionJob, deficit: &Deficit) -> Result<Swept> {
-    let found = Growth::from_block(0).look(context, &context.control).await?;
+    let found = LogWatch::from_block(0).measure(context, &context.control).await?;
     let log = Pending { changes: found.left, bytes: found.bytes };
     let swept = sweep(context, None, deficit, log).await?;
     if swept.changes > LITTLE {
@@ -140,12 +140,12 @@ async fn sweep(
     let target_ms = context.gate.plan().target_batch().as_secs_f64() * 1000.0;
     let sizer = RefCell::new(ChunkSizer::new(FIRST_BLOCKS, LEAST_BLOCKS, 100_000, target_ms));
     // Changes that are written in the meantime are in later blocks. Compact them there.
-    let (mut tail, since) = (Growth::from_block(blocks), Instant::now());
+    let (mut tail, since) = (LogWatch::from_block(blocks), Instant::now());
     let mut from = 0;
     while from < blocks {
         context.permitted_for(Work::Writes).await?;
         if tail.is_due() {
-            let found = tail.look(context, &context.control).await?;
+            let found = tail.measure(context, &context.control).await?;
             let written = found.left + tail.removed;
             let changes = pending.changes.saturating_sub(swept.changes) + found.left;
             let log = Pending { changes, bytes: found.bytes };

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use crate::error::{Error, Result, Retry};
 use crate::event::PartitionNote;
 use crate::model::blueprint::{Blueprint, Direction};
-use crate::model::difference::{self, Between, Difference, differences, told};
+use crate::model::difference::{self, Between, Difference, descriptions, differences};
 use crate::model::ident::QualifiedName;
 use crate::model::post_swap_diff;
 use crate::model::remade_keys;
@@ -63,8 +63,8 @@ pub async fn carry(
         Direction::Forward => definition.leaves.iter().map(|leaf| leaf.name.clone()).collect(),
         Direction::Reverse => Vec::new(),
     };
-    let statements =
-        sql::carry(&with, &was, away, &found, &leaves).map_err(|refused| lost(&b, away, &told(&refused)))?;
+    let statements = sql::carry(&with, &was, away, &found, &leaves)
+        .map_err(|refused| lost(&b, away, &descriptions(&refused)))?;
     let side = b.sides(away).target;
     let done = briefly(context, vec![side.clone()], "carry over changes", async || {
         // CHECK constraints are validated with the privileges of the job's role.
@@ -74,14 +74,14 @@ pub async fn carry(
         in_use::keep(client, job, &now).await?;
         // An event trigger may have undone or changed it.
         let left = post_swap_diff::not_carried(&found, &catalog::table(client, target).await?);
-        if left.is_empty() { Ok(()) } else { Err(lost(&b, away, &told(&left))) }
+        if left.is_empty() { Ok(()) } else { Err(lost(&b, away, &descriptions(&left))) }
     });
     done.await.map_err(|e| match (e.retry_class(), e.sqlstate()) {
         (Retry::Never, Some(_)) => failed(&b, away, &found, &e),
         _ => e,
     })?;
     context.blueprint.replace(with);
-    context.events.note(PartitionNote::CarriedOver { target: side.plain(), changes: told(&found) });
+    context.events.note(PartitionNote::CarriedOver { target: side.plain(), changes: descriptions(&found) });
     Ok(true)
 }
 
@@ -100,7 +100,7 @@ pub fn nothing_is_missing(b: &Blueprint, away: Direction, side: &Table) -> Resul
         Direction::Reverse => "or keep the partitioned table and finalize the job",
     };
     Err(Error::failed(format!("{name} no longer has {}", missing.join(", ")))
-        .cause("it was dropped there, and the exchange would lose it")
+        .cause("it was dropped there, and the swap or rollback would lose it")
         .hint(format!("create it again on {name}, and run the same command again; {or}")))
 }
 
@@ -151,7 +151,7 @@ fn lost(b: &Blueprint, away: Direction, found: &[String]) -> Error {
 }
 
 fn failed(b: &Blueprint, away: Direction, found: &[Difference], error: &Error) -> Error {
-    lost(b, away, &told(found)).cause(format!(
+    lost(b, away, &descriptions(found)).cause(format!(
         "the same change could not be made to {}: {}",
         b.sides(away).target.plain(),
         error.message()
@@ -160,5 +160,5 @@ fn failed(b: &Blueprint, away: Direction, found: &[Difference], error: &Error) -
 
 /// The unexpected changes that the last exchange made.
 pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
-    told(&differences(&b.table, now, Between::Tables))
+    descriptions(&differences(&b.table, now, Between::Tables))
 }

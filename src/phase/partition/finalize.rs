@@ -31,7 +31,7 @@ use crate::sql::store as store_sql;
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
 pub async fn finalize(context: &PartitionJob) -> Result<State> {
     let b = context.blueprint();
-    let before = Ending::look(context).await?;
+    let before = Ending::read(context).await?;
     let failed = if before.in_use_by_name { after_exchange::complete(context).await? } else { Vec::new() };
     let table = before.leaving.table.as_ref().map(|(table, _)| table.plain());
     let meter = Meter::begin(context, EndWork::DropOldTable { table });
@@ -49,7 +49,7 @@ pub async fn finalize(context: &PartitionJob) -> Result<State> {
 /// The job is past the swap, or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 pub async fn abort(context: &PartitionJob) -> Result<State> {
-    let before = Ending::look(context).await?;
+    let before = Ending::read(context).await?;
     let failed = if before.in_use_by_name { after_exchange::complete(context).await? } else { Vec::new() };
     let b = context.blueprint();
     let in_use = before.leaving.in_use.as_ref();
@@ -73,7 +73,7 @@ struct Ending {
 }
 
 impl Ending {
-    async fn look(context: &PartitionJob) -> Result<Self> {
+    async fn read(context: &PartitionJob) -> Result<Self> {
         objects::recorded(context).await?;
         let (client, b) = (&context.control, context.blueprint());
         let recorded = pg::recorded(client, context.job.id).await?;
@@ -153,13 +153,13 @@ async fn detached(client: &Client, recorded: &Objects, target: Option<u32>) -> R
 async fn end(context: &PartitionJob, step: Step) -> Result<State> {
     let client = &context.control;
     let chunks = History::Chunks(latency::of_chunks(client, context.job.id).await?);
-    let tables = Ending::look(context).await?.tables();
+    let tables = Ending::read(context).await?.tables();
     let lock_retry = LockRetry::on(context, tables);
     let attempt = async || {
         lock_retry.look().await?;
         transaction(client, READ_COMMITTED, async |client| {
             context.hold_epoch(client).await?;
-            let ending = Ending::look(context).await?;
+            let ending = Ending::read(context).await?;
             let first = ending.leaving.in_use.as_ref();
             let first = first.map(|table| format!("lock table {table} in share update exclusive mode"));
             lock_retry.begin(client, first.as_deref().unwrap_or("select")).await?;

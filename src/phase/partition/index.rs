@@ -48,7 +48,7 @@ pub async fn index(context: &PartitionJob) -> Result<State> {
     if built.as_ref().is_err_and(is_repeated) {
         // The duplicates may be rows that were corrected since they were copied. These changes are in the log, so the
         // scrub deletes such rows, and the drain copies their current versions.
-        scrub::again(context).await?;
+        scrub::before_drain(context).await?;
         built = on_leaves(context, &leaves, &indexes, target, meter, &refused).await;
     }
     match (built, refused.take()) {

@@ -112,7 +112,7 @@ pub async fn names_move(context: &PartitionJob, away: Direction) -> Result<()> {
         return Ok(());
     }
     Err(Error::failed(format!(
-        "the exchange would rename objects that do not belong to the two tables of job {}: {}",
+        "the swap or rollback would rename objects that do not belong to the two tables of job {}: {}",
         context.job.name,
         found.join(", ")
     ))

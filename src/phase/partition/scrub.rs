@@ -58,7 +58,7 @@ pub async fn scrub(context: &PartitionJob) -> Result<State> {
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn again(context: &PartitionJob) -> Result<()> {
+pub async fn before_drain(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
     let mut meter = Meter::begin(context, TableWork::RemoveChangedRows { again: true });
     let rows = stretches(context, &b, &mut meter).await?;

@@ -10,7 +10,7 @@ use crate::model::blueprint::Direction;
 use crate::model::ident::QualifiedName;
 use crate::model::state::State;
 use crate::pg::{catalog, store};
-use crate::phase::job::exchange::{Definition, Exchanger, Swapped, refused};
+use crate::phase::job::exchange::{Definition, Exchanger, Swapped, failed_check};
 use crate::phase::job::kind::reported_only;
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::cutover::ExchangeProgress;
@@ -18,7 +18,7 @@ use crate::phase::partition::guard::{GUARD_WAITS, end_guard};
 use crate::phase::partition::verify::Verified;
 use crate::phase::partition::{PartitionJob, additions, capture, drift, locks, mirror, objects};
 use crate::plan::OldSnapshots;
-use crate::sql::exchange::{Exchange, Refused};
+use crate::sql::exchange::{Exchange, FailedCheck};
 use crate::sql::swap as sql;
 use crate::sql::swap::Guard;
 
@@ -49,7 +49,7 @@ pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
             locks::look_patiently(context, &b, away).await?;
             match exchange(context, &exchanger, away, &ready).await {
                 // A change was logged before the lock was acquired. Drain it, and wait for older snapshots again.
-                Err(e) if refused(&e) == Some(Refused::LogNotEmpty) => {}
+                Err(e) if failed_check(&e) == Some(FailedCheck::LogNotEmpty) => {}
                 other => return other,
             }
         }
@@ -100,7 +100,7 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Directio
 }
 
 /// Carries over changes to the table in use without an exchange, so that a privilege that was revoked on it is also
-/// revoked on the other table. Changes that cannot be carried over are reported; the next exchange fails because of
+/// revoked on the inactive table. Changes that cannot be carried over are reported; the next exchange fails because of
 /// them.
 ///
 /// # Errors
@@ -113,7 +113,7 @@ pub async fn carry_over(context: &PartitionJob) -> Result<()> {
     reported_only(context, carried)
 }
 
-/// Carries over changes to the table in use; returns its definition, and the oid of the other table.
+/// Carries over changes to the table in use; returns its definition, and the oid of the inactive table.
 async fn carried_over(
     context: &PartitionJob,
     exchanger: &Exchanger<'_>,
@@ -133,7 +133,7 @@ async fn carried_over(
 /// Sends the exchange.
 ///
 /// # Errors
-/// A retryable error if a lock was not granted in time or, according to [`refused`], a change is pending.
+/// A retryable error if a lock was not granted in time or, according to [`failed_check`], a change is pending.
 async fn exchange(
     context: &PartitionJob,
     exchanger: &Exchanger<'_>,

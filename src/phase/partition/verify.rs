@@ -30,7 +30,7 @@ use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::model::table::Column;
 use crate::model::untrusted_code::Access;
-use crate::model::verify_report::{Difference, EXAMPLES_MAX, Example, VerifyReport};
+use crate::model::verify_report::{EXAMPLES_MAX, Example, MismatchKind, VerifyReport};
 use crate::pg::catalog;
 use crate::pg::transaction::{REPEATABLE_READ, query_text, transaction};
 use crate::phase::job::kind::differs;
@@ -62,7 +62,7 @@ pub struct Verified(());
 
 /// One place with a mismatch.
 #[derive(Debug, Clone)]
-struct Finding {
+struct DifferingPlace {
     key: Key,
     place: String,
     source: i64,
@@ -72,7 +72,7 @@ struct Finding {
 /// The mismatches in a range, or in total: a list of some, and the number of each kind.
 #[derive(Debug, Default)]
 struct Differing {
-    named: Vec<Finding>,
+    named: Vec<DifferingPlace>,
     missing: i64,
     extra: i64,
     different: i64,
@@ -89,7 +89,7 @@ impl Differing {
 
 /// Sums over ranges.
 #[derive(Debug, Default)]
-struct Tally {
+struct RangeTotals {
     rows_source: u64,
     rows_target: u64,
     suspects: Vec<KeyRange>,
@@ -124,7 +124,7 @@ pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     let (source, target) = (sides.source.plain(), sides.target.plain());
     let mut meter = Meter::begin(context, TableWork::CompareTables { source, target });
     meter.count("changes", 0, 0);
-    drain::level(context, &meter).await?;
+    drain::catch_up(context, &meter).await?;
     let dimension = verify_chunks::dimension(context, &b).await?;
     let size = async || {
         let client = &context.control;
@@ -176,8 +176,8 @@ async fn sums(
     dimension: &verify_chunks::Dimension<'_>,
     sizer: RefCell<ChunkSizer>,
     meter: &Meter<'_>,
-) -> Result<Tally> {
-    let tally = RefCell::new(Tally::default());
+) -> Result<RangeTotals> {
+    let tally = RefCell::new(RangeTotals::default());
     let drained = Cell::new(Instant::now());
     let deficit = Deficit::default();
     workers::run(
@@ -274,7 +274,7 @@ async fn look_again(
         if suspects.is_empty() {
             break;
         }
-        drain::level(context, meter).await?;
+        drain::catch_up(context, meter).await?;
         let results: RefCell<Vec<(KeyRange, Differing)>> = RefCell::default();
         workers::run(
             context,
@@ -283,7 +283,7 @@ async fn look_again(
             async |items| {
                 let send = async |range, _| items.send(range).await;
                 for range in &suspects {
-                    chunks::walk(
+                    chunks::for_each_range(
                         context,
                         (&sides.source, &from_source(&sides)),
                         by,
@@ -333,7 +333,7 @@ async fn differences(
         different: count(2),
         named: rows
             .iter()
-            .map(|r| Finding {
+            .map(|r| DifferingPlace {
                 key: (0..keys.len()).map(|i| r.get(i)).collect(),
                 place: r.get(at),
                 source: r.get(places.len()),
@@ -376,12 +376,12 @@ async fn report(
     for finding in findings.iter().take(EXAMPLES_MAX) {
         let moved = missing.contains(&finding.key) && extra.contains(&finding.key);
         let kind = match (finding.source, finding.target) {
-            _ if moved => Difference::Misplaced,
-            (_, 0) => Difference::Missing,
-            (0, _) if occurrences(context, b, sides, &finding.key).await? > 1 => Difference::Doubled,
-            (0, _) => Difference::Extra,
-            (s, t) if t > s => Difference::Doubled,
-            _ => Difference::Different,
+            _ if moved => MismatchKind::Misplaced,
+            (_, 0) => MismatchKind::Missing,
+            (0, _) if occurrences(context, b, sides, &finding.key).await? > 1 => MismatchKind::Doubled,
+            (0, _) => MismatchKind::Extra,
+            (s, t) if t > s => MismatchKind::Doubled,
+            _ => MismatchKind::Different,
         };
         examples.push(Example { kind, key: finding.key.join(", "), place: Some(finding.place.clone()) });
     }

@@ -90,9 +90,14 @@ pub(super) async fn cut(
     let (from, columns) = (from_source(&sides), &dimension.columns);
     if !dimension.partitioned {
         let whole = KeyRange { after: None, through: None };
-        return chunks::walk(context, (&sides.source, &from), columns, whole, &rows, async |range, _| {
-            send(range).await
-        })
+        return chunks::for_each_range(
+            context,
+            (&sides.source, &from),
+            columns,
+            whole,
+            &rows,
+            async |range, _| send(range).await,
+        )
         .await;
     }
     let known = leaf_rows(context, &sides).await?;
@@ -103,7 +108,7 @@ pub(super) async fn cut(
         if held <= rows() as f64 {
             return send(range).await;
         }
-        chunks::walk(context, (&sides.source, &from), columns, range, &rows, async |range, _| {
+        chunks::for_each_range(context, (&sides.source, &from), columns, range, &rows, async |range, _| {
             send(range).await
         })
         .await

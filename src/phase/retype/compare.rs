@@ -9,7 +9,7 @@ use crate::model::blueprint::Direction;
 use crate::model::key::KeyRange;
 use crate::model::pace::Work;
 use crate::model::state::State;
-use crate::model::verify_report::{Difference, EXAMPLES_MAX, Example, VerifyReport};
+use crate::model::verify_report::{EXAMPLES_MAX, Example, MismatchKind, VerifyReport};
 use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::transaction::query_text;
@@ -61,7 +61,8 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
         "verify a range",
         async |items| {
             let send = async |range, _| items.send(range).await;
-            chunks::walk(retyper, (&r.table.name, &from), &columns, whole, || RANGE_ROWS, send).await
+            chunks::for_each_range(retyper, (&r.table.name, &from), &columns, whole, || RANGE_ROWS, send)
+                .await
         },
         async |session, range| {
             let (found, named) = one_range(retyper, session, direction, range).await?;
@@ -113,7 +114,9 @@ async fn one_range(
                 |i: usize| rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0));
             let found = [number(0), number(1), number(2)];
             let mut named = Vec::new();
-            for (kind, any) in [(Difference::Different, found[1] > 0), (Difference::Missing, found[2] > 0)] {
+            for (kind, any) in
+                [(MismatchKind::Different, found[1] > 0), (MismatchKind::Missing, found[2] > 0)]
+            {
                 if any {
                     let (statement, values) = sql::mismatched_keys(r, direction, kind, range, EXAMPLES_MAX);
                     let rows = query_text(client, &statement, &values).await?;

@@ -5,7 +5,7 @@
 use crate::error::{Error, Result, Retry};
 use crate::event::PartitionNote;
 use crate::model::blueprint::Direction;
-use crate::model::difference::{Between, Difference, differences, told};
+use crate::model::difference::{Between, Difference, descriptions, differences};
 use crate::model::ident::{Ident, plain};
 use crate::model::retyping::Follows;
 use crate::model::table::Table;
@@ -31,7 +31,7 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
     let of = |which: Follows| -> Vec<Difference> {
         found.iter().filter(|one| r.follows(one) == which).cloned().collect()
     };
-    let mut lost = told(&of(Follows::Lost));
+    let mut lost = descriptions(&of(Follows::Lost));
     lost.extend(attached(retyper, away).await?);
     if !lost.is_empty() {
         return Err(refused(retyper, away, &lost));
@@ -47,16 +47,16 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
     });
     let shadow = format!("column {}", plain(r.shadow(away).as_str()));
     done.await.map_err(|e| match e.retry_class() {
-        Retry::Never => refused(retyper, away, &told(&carried))
+        Retry::Never => refused(retyper, away, &descriptions(&carried))
             .cause(format!("the same change could not be made to {shadow}: {}", e.message())),
         _ => e,
     })?;
-    retyper.events.note(PartitionNote::CarriedOver { target: shadow, changes: told(&carried) });
+    retyper.events.note(PartitionNote::CarriedOver { target: shadow, changes: descriptions(&carried) });
     Ok(true)
 }
 
 /// [`carry`] without an exchange, so that a privilege that was revoked on the column in use is also revoked on the
-/// other column. Changes that cannot be carried over are reported; the next exchange fails because of them.
+/// inactive column. Changes that cannot be carried over are reported; the next exchange fails because of them.
 ///
 /// # Errors
 /// A lock could not be acquired; or the connection was lost.

@@ -34,8 +34,8 @@ use super::{RetypeJob, objects};
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "index"))]
 pub(super) async fn index(retyper: &RetypeJob) -> Result<State> {
     backfill::in_force(&retyper.filler).await?;
-    backfill::look(&retyper.filler).await?;
-    level(retyper, Direction::Forward).await?;
+    backfill::check_every_row(&retyper.filler).await?;
+    build_missing(retyper, Direction::Forward).await?;
     let statement = sql::analyze(&retyper.retyping, Direction::Forward);
     retyper
         .retrying("analyze the column", async || Ok(retyper.control.batch_execute(&statement).await?))
@@ -50,7 +50,7 @@ pub(super) async fn index(retyper: &RetypeJob) -> Result<State> {
 ///
 /// # Errors
 /// As [`index`].
-pub(super) async fn level(retyper: &RetypeJob, direction: Direction) -> Result<()> {
+pub(super) async fn build_missing(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     objects::in_place(retyper).await?;
     indexes(retyper, direction).await?;
     checks(retyper, direction).await

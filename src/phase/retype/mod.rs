@@ -239,7 +239,7 @@ async fn capture(retyper: &RetypeJob) -> Result<State> {
 /// Checks every row; after this phase, every row is in sync.
 async fn verify(retyper: &RetypeJob) -> Result<State> {
     foreign_keys::check_violations(retyper, &retyper.retyping.keys).await?;
-    let state = backfill::again(&retyper.filler).await?;
+    let state = backfill::second_pass(&retyper.filler).await?;
     retyper.control.execute(sql::IN_SYNC_SINCE, &[&retyper.job.id, &false]).await?;
     Ok(state)
 }

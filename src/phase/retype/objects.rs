@@ -20,7 +20,7 @@ use super::RetypeJob;
 
 /// An existing index or CHECK of the table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
+pub(super) struct FoundObject {
     /// Its oid.
     pub oid: u32,
     /// Whether it is usable, or validated.
@@ -28,9 +28,9 @@ pub(super) struct Standing {
 }
 
 /// Indexes or CHECK constraints by name, according to `statement`: [`sql::INDEXES`] or [`sql::CHECKS`].
-pub(super) async fn standing(retyper: &RetypeJob, statement: &str) -> Result<HashMap<String, Standing>> {
+pub(super) async fn standing(retyper: &RetypeJob, statement: &str) -> Result<HashMap<String, FoundObject>> {
     let rows = retyper.control.query(statement, &[&super::table(retyper).await?]).await?;
-    let one = |row: &tokio_postgres::Row| Standing { oid: row.get(2), valid: row.get(1) };
+    let one = |row: &tokio_postgres::Row| FoundObject { oid: row.get(2), valid: row.get(1) };
     Ok(rows.iter().map(|row| (row.get(0), one(row))).collect())
 }
 
@@ -166,7 +166,7 @@ pub(super) async fn counterparts(retyper: &RetypeJob, direction: Direction) -> R
     let now = catalog::table(&retyper.control, super::table(retyper).await?).await?;
     for one in &r.indexes {
         let name = r.counterpart(&one.index.name, direction);
-        let ours = |there: &Standing| is_counterpart(retyper, &objects, one, direction, there.oid);
+        let ours = |there: &FoundObject| is_counterpart(retyper, &objects, one, direction, there.oid);
         let tail = if direction == Direction::Forward { &one.tail_new } else { &one.tail_old };
         let as_planned = now
             .indexes

@@ -15,7 +15,7 @@ use crate::model::ident::plain;
 use crate::model::number;
 use crate::model::shell::word;
 use crate::model::state::State;
-use crate::model::verify_report::{Difference, VerifyReport};
+use crate::model::verify_report::{MismatchKind, VerifyReport};
 use crate::pg::store;
 use crate::phase::backfill;
 use crate::phase::job::blockers::Asked;
@@ -30,7 +30,7 @@ use crate::plan::OldSnapshots;
 use crate::sql::retype as sql;
 use crate::sql::retype::exchange;
 
-use super::in_sync::{complete_exchange, level, release};
+use super::in_sync::{build_missing, complete_exchange, release};
 use super::{RetypeJob, compare, drift, objects, table};
 
 /// The number of keys that an error names.
@@ -58,9 +58,9 @@ pub async fn swap(retyper: &RetypeJob) -> Result<Swapped> {
         }
     }
     let client = &retyper.control;
-    let set = backfill::look(&retyper.filler).await?;
-    client.execute(sql::IN_SYNC_SINCE, &[&retyper.job.id, &(set > 0)]).await?;
-    level(retyper, Direction::Forward).await?;
+    let filled = backfill::check_every_row(&retyper.filler).await?;
+    client.execute(sql::IN_SYNC_SINCE, &[&retyper.job.id, &(filled > 0)]).await?;
+    build_missing(retyper, Direction::Forward).await?;
     let jobs = store::jobs(client, Some(&retyper.job.name)).await?;
     let since = jobs.into_iter().find(|job| job.id == retyper.job.id).and_then(|job| job.swap_xid);
     let since = since.ok_or_else(|| {
@@ -88,7 +88,7 @@ pub async fn rollback(retyper: &RetypeJob) -> Result<Swapped> {
         return Err(differs(&report));
     }
     let back = async {
-        level(retyper, Direction::Reverse).await?;
+        build_missing(retyper, Direction::Reverse).await?;
         let now: String = retyper.control.query_one(sql::NOW, &[]).await?.get(0);
         exchanged(retyper, Direction::Reverse, &now).await
     };
@@ -110,12 +110,12 @@ fn not_convertible(retyper: &RetypeJob, report: &VerifyReport) -> Error {
     let r = &retyper.retyping;
     let rows = number::counted(report.missing, "row");
     let column = plain(r.column.name.as_str());
-    let missing = report.examples.iter().filter(|one| one.kind == Difference::Missing);
+    let missing = report.examples.iter().filter(|one| one.kind == MismatchKind::Missing);
     let keys: Vec<&str> = missing.take(NAMED).map(|one| one.key.as_str()).collect();
     Error::new(
         Kind::Differs,
         format!(
-            "{rows} of {} cannot be converted back: column {column} has no {} for them",
+            "{rows} of {} cannot be converted back to type {} in column {column}",
             r.table.name.plain(),
             r.column.sql_type
         ),

@@ -69,7 +69,7 @@ fn names_tableoid(report: &mut Report, table: &Table) {
                 "names_tableoid",
                 &what,
                 format!("{what} uses tableoid, which is the oid of the partition after the swap"),
-                "rewrite it without tableoid, or drop it for the run",
+                "rewrite it without tableoid, or drop it",
             );
         }
     }
@@ -100,7 +100,7 @@ pub(super) fn label(report: &mut Report, table: &QualifiedName, label: &Label, l
         &object,
         format!("{what} {object} has a security label for {provider}, and {lost}"),
         format!(
-            "remove the label and set it again after the swap: security label for {provider} on \
+            "remove the label and set it again once the job is finalized: security label for {provider} on \
             {what} {object} is null"
         ),
     );

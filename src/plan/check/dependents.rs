@@ -38,8 +38,8 @@ fn others(report: &mut Report, table: &Table, other: &str) {
                 "{other} takes or returns the row type of {name}, which remains the row type of the \
                 old table"
             ),
-            "list the columns explicitly (arguments, or returns table (...)), or drop it before the run, \
-             and create it again after the swap",
+            "list the columns explicitly (arguments, or returns table (...)), or drop it before the run, and create \
+             it again once the job is finalized",
         );
     } else if ["column ", "table ", "type "].iter().any(|kind| other.starts_with(kind)) {
         report.error(
@@ -68,7 +68,7 @@ fn others(report: &mut Report, table: &Table, other: &str) {
             "unclassified_dependent",
             other,
             format!("{other} depends on {name}, and this version does not carry it over"),
-            "drop it before the run, and create it again after the swap",
+            "drop it before the run, and create it again once the job is finalized",
         );
     }
 }
@@ -93,7 +93,7 @@ fn constraint(other: &str) -> Option<(&str, &'static str, &'static str, &'static
             " (NOT ENFORCED)",
             "not_enforced",
             "NOT ENFORCED, but on the partitions it would be enforced",
-            "drop it before the run, and add it again after the swap",
+            "drop it before the run, and add it again once the job is finalized",
         ),
     ];
     KINDS.into_iter().find_map(|(mark, code, why, hint)| Some((other.strip_suffix(mark)?, code, why, hint)))
@@ -148,7 +148,7 @@ pub(super) fn sequences<'a>(
                     sequence.name.plain(),
                     plain(sequence.column.as_str())
                 ),
-                format!("drop {name} for the run, and create it again once the job is finalized"),
+                format!("drop {name} before the run, and create it again once the job is finalized"),
             );
         }
     }
@@ -173,10 +173,7 @@ fn bound_to_key(report: &mut Report, table: &Table, by: &Ident, key: Option<&Ind
                     "{name} groups by ({key}) alone or uses ON CONFLICT ({key}), but the key of the \
                     partitioned table also contains {column}"
                 ),
-                format!(
-                    "list all columns in its GROUP BY, add {column} to its ON CONFLICT, or drop it \
-                    for the run"
-                ),
+                format!("list all columns in its GROUP BY, add {column} to its ON CONFLICT, or drop it"),
             );
         }
     }
@@ -286,7 +283,7 @@ fn views(report: &mut Report, table: &Table) {
                     "{other} depends on materialized view {name}, which is created again after the \
                     swap"
                 ),
-                format!("drop {other} before the run, and create it again after the swap"),
+                format!("drop {other} before the run, and create it again once the job is finalized"),
             );
         }
     }

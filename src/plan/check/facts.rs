@@ -161,7 +161,7 @@ pub struct Rights {
     /// Whether row-level security hides rows from it.
     pub rows_hidden: bool,
     /// The privileges on schema `pgstrata`; none if the schema does not exist.
-    pub own_schema: Option<OwnSchema>,
+    pub own_schema: Option<SchemaRights>,
     /// Schemas on which it lacks USAGE, of the table and of all objects that are created again.
     pub schemas_without_usage: Vec<Ident>,
     /// Objects to create again in a schema other than the table's, on which it lacks CREATE.
@@ -182,7 +182,7 @@ pub struct Rights {
 
 /// The privileges of the job's role on schema `pgstrata`.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct OwnSchema {
+pub struct SchemaRights {
     /// Whether it has USAGE.
     pub usage: bool,
     /// Whether it has CREATE.

@@ -36,7 +36,7 @@ use std::fmt::Display;
 
 pub use backfill::backfill;
 pub use facts::{
-    Facts, ForeignView, Found, OpenJob, OwnSchema, Relation, Rights, Server, SessionLimit, Size, Values,
+    Facts, ForeignView, Found, OpenJob, Relation, Rights, SchemaRights, Server, SessionLimit, Size, Values,
 };
 pub use finishing::{FinishTrial, Referenced, Standing};
 pub use named::{Named, named};
@@ -52,7 +52,7 @@ pub use table_trial::{
     How, Refused, TableTrial, Violated, Writes, orphaned, table_tried, unmended, unreadable_keys,
 };
 pub use trial::{EveryChunk, Refusal, Trial, tried};
-pub use writing::{Leaf, OnColumns, UpdateTrigger, Writing};
+pub use writing::{LeafFacts, OnColumns, UpdateTrigger, Writing};
 
 use super::{Partitioning, Plan};
 use crate::model::blueprint::Blueprint;

@@ -11,14 +11,14 @@ use crate::model::plan_sql::PlanSql;
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Named {
     /// Functions, operators, types, collations, tables.
-    pub objects: Vec<Object>,
+    pub objects: Vec<NamedObject>,
     /// Schemas of the search path in which untrusted roles can create objects, or own objects.
     pub path: Vec<OpenSchema>,
 }
 
 /// An object outside `pg_catalog`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Object {
+pub struct NamedObject {
     /// Its description by the server, such as `function app.norm(text)`.
     pub name: String,
     /// Its owner; none if it runs no code of the owner.
@@ -105,7 +105,7 @@ pub fn named(named: &Named, sql: &PlanSql, table: &str) -> Vec<Finding> {
 }
 
 /// Reports an object that belongs to an untrusted role.
-fn untrusted(report: &mut Report, object: &Object) {
+fn untrusted(report: &mut Report, object: &NamedObject) {
     let name = &object.name;
     let owner = plain(object.owner.as_deref().unwrap_or_default());
     if object.relation && !object.direct {
@@ -169,8 +169,8 @@ fn revoke(creators: &[String], schema: &str) -> String {
     format!("revoke create on schema {} from {}", plain(schema), roles.join(", "))
 }
 
-fn owners(report: &mut Report, object: &Object, named: &Named) {
-    let Object { name, schema, .. } = object;
+fn owners(report: &mut Report, object: &NamedObject, named: &Named) {
+    let NamedObject { name, schema, .. } = object;
     if !object.trusted {
         return untrusted(report, object);
     }

@@ -40,7 +40,7 @@ fn of_all_tables(report: &mut Report, found: &Found, publication: &Published) {
             {table}"
     );
     let hint = format!(
-        "for the job, publish tables by name: drop publication {name}; create publication {name} for \
+        "until the job is finalized, publish tables by name: drop publication {name}; create publication {name} for \
          table ..."
     );
     if publication.changes {

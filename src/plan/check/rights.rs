@@ -11,12 +11,12 @@ use crate::model::untrusted_code::{Overload, described, hint};
 use crate::plan::{Backfill, KeepFilled, Plan};
 
 /// The job's role, and the report for the privileges that it lacks.
-struct Role<'a> {
+struct JobRole<'a> {
     report: &'a mut Report,
     name: String,
 }
 
-impl Role<'_> {
+impl JobRole<'_> {
     /// `what` follows "role ..." in the message.
     fn lacks(&mut self, object: &str, what: &str, grant: String) {
         self.report.error("missing_privilege", object, format!("role {} {what}", self.name), grant);
@@ -25,7 +25,7 @@ impl Role<'_> {
 
 pub(super) fn check(report: &mut Report, plan: &Plan, table: &Table, rights: &Rights, server: &Server) {
     let (role, name) = (plain(&server.user), table.name.plain());
-    let mut us = Role { report, name: role.clone() };
+    let mut us = JobRole { report, name: role.clone() };
     on_table(&mut us, table, rights);
     on_dependents(&mut us, rights);
     own_schema(&mut us, rights, &plain(&server.database));
@@ -59,7 +59,7 @@ pub(super) fn of_backfill(
 ) {
     let (table, rights) = (&found.table, &found.rights);
     let (role, name) = (plain(&server.user), table.name.plain());
-    let mut us = Role { report, name: role.clone() };
+    let mut us = JobRole { report, name: role.clone() };
     if let Some(why) = alters(backfill, table).filter(|_| !rights.owner) {
         let owner = plain(table.owner.as_str());
         let what = format!("lacks the privileges of role {owner}, which owns {name}, and the plan {why}");
@@ -90,7 +90,7 @@ pub(super) fn of_backfill(
 /// Checks the privileges for a column type change, which alters the table and updates its rows.
 pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights: &Rights, server: &Server) {
     let (role, name) = (plain(&server.user), table.name.plain());
-    let mut us = Role { report, name: role.clone() };
+    let mut us = JobRole { report, name: role.clone() };
     if !rights.owner {
         let owner = plain(table.owner.as_str());
         let what = format!("lacks the privileges of role {owner}, which owns {name}");
@@ -108,7 +108,7 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
 }
 
 /// Reports roles as which the job cannot grant.
-fn grantors(us: &mut Role<'_>, rights: &Rights, role: &str) {
+fn grantors(us: &mut JobRole<'_>, rights: &Rights, role: &str) {
     for grantor in &rights.grantors {
         let grantor = plain(grantor.as_str());
         let what = format!(
@@ -141,7 +141,7 @@ fn untrusted_code(report: &mut Report, role: &str, table: &Table, rights: &Right
 fn hidden(report: &mut Report, role: &str, table: &str) {
     let message = format!("row-level security hides rows of {table} from role {role}");
     let hint = format!(
-        "alter role {role} bypassrls, or alter table {table} no force row level security for the run"
+        "alter role {role} bypassrls, or alter table {table} no force row level security until the job is finalized"
     );
     report.error("row_security", table, message, hint);
 }
@@ -175,7 +175,7 @@ fn standbys(report: &mut Report, plan: &Plan, role: &str) {
     }
 }
 
-fn on_table(us: &mut Role<'_>, table: &Table, rights: &Rights) {
+fn on_table(us: &mut JobRole<'_>, table: &Table, rights: &Rights) {
     let (role, name) = (us.name.clone(), table.name.plain());
     let (owner, schema) = (plain(table.owner.as_str()), plain(table.name.schema.as_str()));
     if !rights.owner {
@@ -210,7 +210,7 @@ fn on_table(us: &mut Role<'_>, table: &Table, rights: &Rights) {
 }
 
 /// Checks the privileges for objects that are created again with the table, or replaced at the swap.
-fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
+fn on_dependents(us: &mut JobRole<'_>, rights: &Rights) {
     let role = us.name.clone();
     for schema in &rights.schemas_without_usage {
         let schema = plain(schema.as_str());
@@ -261,7 +261,7 @@ fn on_dependents(us: &mut Role<'_>, rights: &Rights) {
 }
 
 /// Checks that the job's role can use or create the schema of pgstrata's own tables.
-fn own_schema(us: &mut Role<'_>, rights: &Rights, database: &str) {
+fn own_schema(us: &mut JobRole<'_>, rights: &Rights, database: &str) {
     let role = us.name.clone();
     let Some(own) = &rights.own_schema else {
         if !rights.database_create {

@@ -16,7 +16,7 @@ pub fn sampled(table: &Table, sample: &Sample) -> Vec<Finding> {
             "row_refused",
             &name,
             format!("the update of {rows} {} of {name} fails: {message}", keys.join("; ")),
-            "correct the row, the plan's SQL, or the trigger or constraint that refuses the row; if a function does not find a name, \
+            "correct the row, the plan's SQL, or the trigger or constraint that rejects the row; if a function does not find a name, \
              set its search_path: alter function ... set search_path = ...",
         );
     }
@@ -28,7 +28,8 @@ pub fn sampled(table: &Table, sample: &Sample) -> Vec<Finding> {
                 "a BEFORE UPDATE trigger suppresses the update of {} of {name} in the sample: the job would stop at these rows",
                 number::counted(sample.suppressed, "row")
             ),
-            format!("find the trigger that returns NULL, and disable it for the run: alter table {name} disable trigger ..."),
+            format!("find the trigger that returns NULL, and disable it until the job is finalized: alter table \
+             {name} disable trigger ..."),
         );
     }
     if sample.still_matching.rows > 0 {
@@ -72,14 +73,14 @@ fn by_message(errors: &[RowError]) -> Vec<(String, Vec<&str>)> {
     all
 }
 
-/// Reports that the update could not be tried.
+/// Reports that the update could not be tested.
 pub fn sample_untried(table: &Table, message: &str) -> Vec<Finding> {
     let mut report = Report::default();
     let name = table.name.plain();
     report.warning(
         "untried",
         &name,
-        format!("the update of rows of {name} could not be tried: {message}"),
+        format!("the update of rows of {name} could not be tested: {message}"),
         "run the check again when there is less load on the table",
     );
     report.0

@@ -1,7 +1,7 @@
 //! Estimates the disk space for filling: every update writes a new row version, and the dead one remains until a
 //! vacuum.
 
-use super::writing::{Leaf, Writing};
+use super::writing::{LeafFacts, Writing};
 use super::{Report, listed};
 use crate::model::filling::Filling;
 use crate::model::finding::Finding;
@@ -54,7 +54,7 @@ fn indexed(report: &mut Report, f: &Filling, writing: &Writing) -> bool {
 /// Reports the maximum growth of the table.
 fn growth(report: &mut Report, f: &Filling, writing: &Writing, rows_to_fill: Option<f64>, hot: bool) {
     let name = f.table.name.plain();
-    let sum = |of: fn(&Leaf) -> f64| writing.leaves.iter().map(of).sum::<f64>();
+    let sum = |of: fn(&LeafFacts) -> f64| writing.leaves.iter().map(of).sum::<f64>();
     let (rows, heap, indexes) = (sum(|l| l.rows.max(0.0)), sum(|l| l.heap_bytes), sum(|l| l.index_bytes));
     if !writing.leaves.is_empty() && writing.leaves.iter().all(|leaf| leaf.rows < 0.0) {
         report.warning(
@@ -98,7 +98,7 @@ fn growth(report: &mut Report, f: &Filling, writing: &Writing, rows_to_fill: Opt
 
 /// Warns if no vacuum removes dead rows, or if it starts only after dead rows throttle the job.
 fn vacuum(report: &mut Report, plan: &Plan, writing: &Writing) {
-    let names = |of: &dyn Fn(&Leaf) -> bool| {
+    let names = |of: &dyn Fn(&LeafFacts) -> bool| {
         let some: Vec<String> =
             writing.leaves.iter().filter(|leaf| of(leaf)).map(|leaf| leaf.name.plain()).collect();
         match some.len() {
@@ -131,7 +131,7 @@ fn vacuum(report: &mut Report, plan: &Plan, writing: &Writing) {
         );
     }
     let Some(limit) = plan.dead_limit().filter(|limit| limit.share < 1.0) else { return };
-    let late = |leaf: &Leaf| {
+    let late = |leaf: &LeafFacts| {
         let dead = limit.share / (1.0 - limit.share) * leaf.rows;
         leaf.autovacuum && dead >= limit.least as f64 && leaf.vacuum_at > dead
     };
@@ -165,12 +165,12 @@ mod tests {
             let text = format!("kind = 'backfill'\ntable = 't'\n[backfill]\nset = {{ a = '1' }}\n{more}");
             Plan::parse(&text, "p.toml").unwrap()
         };
-        let text = |plan: &Plan, leaf: Leaf, autovacuum: bool| {
+        let text = |plan: &Plan, leaf: LeafFacts, autovacuum: bool| {
             let mut report = Report::default();
             vacuum(&mut report, plan, &Writing { leaves: vec![leaf], autovacuum, ..Writing::default() });
             report.0.iter().map(|f| format!("{}: {}\n{}\n", f.code, f.message, f.hint)).collect::<String>()
         };
-        let leaf = |vacuum_at: f64| Leaf {
+        let leaf = |vacuum_at: f64| LeafFacts {
             name: QualifiedName::new("public", "t"),
             rows: 1e7,
             heap_bytes: 1e9,
@@ -190,7 +190,7 @@ mod tests {
         autovacuum_off: autovacuum is off on this server: nothing removes the dead rows that the backfill leaves behind
         alter system set autovacuum = on; alter system set track_counts = on; select pg_reload_conf()
         ");
-        insta::assert_snapshot!(text(&plan(""), Leaf { autovacuum: false, ..leaf(2e6) }, true), @"
+        insta::assert_snapshot!(text(&plan(""), LeafFacts { autovacuum: false, ..leaf(2e6) }, true), @"
         autovacuum_off: autovacuum is off for public.t: nothing removes the dead rows that the backfill leaves behind
         alter table public.t reset (autovacuum_enabled), or vacuum it while the job runs
         ");

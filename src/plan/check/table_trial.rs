@@ -142,10 +142,10 @@ fn not_creatable(report: &mut Report, what: &str, refused: &Refused) {
         format!("{what} cannot be created again: {}", refused.message),
         match refused.code.as_str() {
             UNDEFINED_TABLE => {
-                "it refers to the whole row, which cannot be carried over to another table: list the \
-                 columns explicitly, or drop it for the run"
+                "it refers to the whole row, which cannot be carried over to another table: list the columns \
+                 explicitly, or drop it before the run"
             }
-            _ => "change it so that the server accepts it, or drop it for the run",
+            _ => "change it so that the server accepts it, or drop it before the run",
         },
     );
 }
@@ -161,9 +161,9 @@ fn fails_for_job(report: &mut Report, table: &Table, what: &str, refused: &Refus
     let hint = match &refused.context {
         Some(_) => {
             "if a function cannot find a name, set its search_path: alter function ... set search_path = \
-             ...; otherwise correct the function, or drop the object that calls it for the run"
+             ...; otherwise correct the function, or drop the object that calls it until the job is finalized"
         }
-        None => "correct it, or drop it for the run",
+        None => "correct it, or drop it until the job is finalized",
     };
     report.error(
         "fails_for_job",
@@ -193,7 +193,7 @@ fn violated(report: &mut Report, table: &Table, one: &Violated, job: Writes) {
         &name,
         format!("{fact}: updates of them would fail"),
         format!(
-            "correct the rows, or drop the constraint for the run: alter table {table} drop constraint {name}"
+            "correct the rows, or drop the constraint before the run: alter table {table} drop constraint {name}"
         ),
     );
 }
@@ -205,7 +205,7 @@ fn may_change(report: &mut Report, table: &Table, check: &Check) {
         &name,
         format!(
             "constraint {name} calls functions that are not IMMUTABLE: if a row no longer satisfies it when it is \
-             copied, the next exchange adds the constraint to the table as NOT VALID"
+             copied, the next swap or rollback adds the constraint as NOT VALID"
         ),
         format!(
             "nothing, if a row that once satisfied it always does; otherwise, correct such rows after the swap and run: \

@@ -229,7 +229,7 @@ fn all_findings_are_reported_at_once() {
     let found = found(&mut facts);
     found.rights.become_owner = false;
     found.rights.tablespaces_denied = vec![Ident::new("fast")];
-    found.rights.own_schema = Some(OwnSchema { usage: true, create: true, tables: false });
+    found.rights.own_schema = Some(SchemaRights { usage: true, create: true, tables: false });
     found.table.tablespace = Some(Ident::new("fast"));
     found.table.columns[6].not_null = false;
     found.table.others.push("function f(petri_observations)".into());

@@ -21,7 +21,8 @@ pub(super) fn check(report: &mut Report, backfill: &Backfill, table: &Table, wri
                 table.name.plain()
             ),
             format!(
-                "disable it for the run (alter table {} disable rule {rule}), or replace it by a trigger",
+                "disable it until the job is finalized (alter table {} disable rule {rule}), or replace it by a \
+                 trigger",
                 table.name.plain()
             ),
         );

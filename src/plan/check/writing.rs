@@ -30,7 +30,7 @@ pub struct Writing {
     /// The indexes that an update may have to write to.
     pub indexes: Vec<OnColumns>,
     /// The table itself, or its partitions on this server.
-    pub leaves: Vec<Leaf>,
+    pub leaves: Vec<LeafFacts>,
     /// Foreign keys that reference its columns.
     pub pointing: Vec<Pointing>,
     /// Whether autovacuum is on.
@@ -77,7 +77,7 @@ pub struct OnColumns {
 
 /// A plain table or a partition, which contains rows.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Leaf {
+pub struct LeafFacts {
     /// Its schema and name.
     pub name: QualifiedName,
     /// The number of rows, according to the statistics; -1 without statistics.

@@ -11,8 +11,8 @@ use crate::plan::backfill::Added;
 use crate::plan::settings::Settings;
 use crate::plan::throttle::tests::throttle;
 use crate::plan::{
-    Backfill, Finish, How, IncomingKeys, KeepFilled, LockBudget, OldSnapshots, Order, Partitioning, Plan,
-    Retention, Retype, Rows, Task, When, Workers,
+    Backfill, Finish, IncomingKeys, KeepFilled, LockBudget, OldSnapshots, Order, Partitioning, Plan,
+    Retention, RetentionAction, Retype, RowComparison, Task, When, Workers,
 };
 
 fn every() -> impl Strategy<Value = Every> {
@@ -63,7 +63,7 @@ prop_compose! {
     fn partitioning()(
         by in "[^\0]{1,15}",
         order in prop::sample::select(Order::ALL.to_vec()),
-        verify in prop::sample::select(Rows::ALL.to_vec()),
+        verify in prop::sample::select(RowComparison::ALL.to_vec()),
         incoming_keys in prop::sample::select(IncomingKeys::ALL.to_vec()),
         every in every(),
         timezone in prop::sample::select(TZ_VARIANTS.to_vec()),
@@ -72,7 +72,7 @@ prop_compose! {
         names in prop::option::of("\\PC{1,20}"),
         default in any::<bool>(),
         drop_unique in prop::collection::btree_set("[^\0]{1,15}", 0..3),
-        kept in prop::option::of((1..=99_u32, prop::sample::select(How::ALL.to_vec()))),
+        kept in prop::option::of((1..=99_u32, prop::sample::select(RetentionAction::ALL.to_vec()))),
     ) -> Partitioning {
         let drop_unique = drop_unique.into_iter().collect();
         let retention = kept.map(|(n, how)| {

@@ -19,11 +19,12 @@ pub(in super::super) fn hold(
     unread: bool,
     cause: Option<&Cause>,
 ) -> String {
-    let name = signal.name();
+    let (name, unit) = (signal.name(), signal.unit());
     let mut text = if unread {
-        format!("{name} has not been read for {}, limit {}", seconds(value), seconds(limit))
+        format!("{name} could not be read for {}, limit {}", seconds(value), seconds(limit))
+    } else if unit == Unit::OnOff {
+        name.to_owned()
     } else {
-        let unit = signal.unit();
         format!("{name} is {}, limit {}", in_unit(unit, value), in_unit(unit, limit))
     };
     if let Some(cause) = cause {
@@ -48,22 +49,22 @@ fn in_unit(unit: Unit, value: f64) -> String {
         Unit::Bytes => number::bytes(value.max(0.0) as u64),
         Unit::Share => format!("{value:.2}"),
         Unit::Count if value.fract() == 0.0 && value >= 0.0 => number::count(value as u64),
-        Unit::Count => format!("{value}"),
+        Unit::Count | Unit::OnOff => format!("{value}"),
     }
 }
 
 fn cause(cause: &Cause) -> String {
     match cause {
-        Cause::Paused { job } => format!("`pgstrata resume {}` resumes it", word(job)),
-        Cause::WaitingSession { pid } => format!("pid {pid} waits for a lock of this job"),
+        Cause::Paused { job } => format!("`pgstrata resume {}` resumes the job", word(job)),
+        Cause::WaitingSession { pid } => format!("pid {pid} waits for a lock that the job holds"),
         Cause::Vacuum { table, age_transactions } => {
             let age = number::counted(*age_transactions, "transaction");
             format!("a vacuum to prevent wraparound is running on {table}, whose age is {age}")
         }
         Cause::ArchiveCommand { wal_file } => format!("archive_command failed for {wal_file}"),
         Cause::Slot { slot } => format!("slot {slot}"),
-        Cause::OtherSessions => "sessions of other users".to_owned(),
-        Cause::TinyTransaction => "a small transaction of this job, smoothed".to_owned(),
+        Cause::OtherSessions => "active sessions, not counting the job's".to_owned(),
+        Cause::TinyTransaction => "the smoothed duration of a small transaction of the job".to_owned(),
         Cause::DeadRows { table, dead_rows, autovacuum, kept_by, snapshot_age_s } => {
             let rows = number::counted(*dead_rows, "dead row");
             format!("{table} has {rows}; {}", vacuum(table, *autovacuum, kept_by.as_deref(), *snapshot_age_s))
@@ -79,7 +80,7 @@ fn cause(cause: &Cause) -> String {
             format!("grant pg_monitor to {role}{instead}")
         }
         Cause::PlanQueryFailed { error } => {
-            let error = error.as_deref().unwrap_or("it has not answered yet");
+            let error = error.as_deref().unwrap_or("it has not returned a value yet");
             format!("the plan's query: {error}")
         }
         Cause::ServerUnreadable { error } => error.clone(),

@@ -196,7 +196,7 @@ fn change_log(warning: &ChangeLogWarning) -> String {
         }
         ChangeLogWarning::TruncatedPartitionGone { job, source, target } => format!(
             "a partition of {source} was truncated and then detached or dropped: {target} keeps its rows; `pgstrata verify {}` \
-             reports them as extra rows, and a rollback is refused until they are deleted from {target}",
+             reports them as extra rows, and a rollback fails until they are deleted from {target}",
             word(job)
         ),
     }

@@ -13,7 +13,7 @@ use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::key::KeyRange;
 use crate::model::retyping::{CheckPair, Counterpart, Retyping};
 use crate::model::table::Table;
-use crate::model::verify_report::Difference as Kind;
+use crate::model::verify_report::MismatchKind as Kind;
 
 use super::exchange::Exchange;
 use super::plan_sql::{applications_path, definers_path, look_up_again, of_function, rights};

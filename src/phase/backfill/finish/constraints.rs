@@ -16,7 +16,7 @@ use crate::phase::job::workers;
 use crate::sql::{fill, finish as sql, plan_sql};
 
 use super::super::BackfillJob;
-use super::{Open, Part, constraints_of, told, tree};
+use super::{Open, TablePart, constraints_of, tree, with_violations};
 
 /// The lock for a validation blocks no reader or writer, so the job can wait for it, long enough for autovacuum to
 /// cancel itself.
@@ -55,7 +55,7 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     }
     let names: Vec<&Ident> = wanted.iter().map(|(name, _)| name).collect();
     if let Err(error) = validate(filler, &names).await {
-        return Err(told(filler, open, error).await);
+        return Err(with_violations(filler, open, error).await);
     }
     if !open.not_null.is_empty() {
         let statements = sql::set_not_null(f, &open.not_null);
@@ -73,7 +73,7 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
 /// rows are read again.
 async fn validate(filler: &BackfillJob, names: &[&Ident]) -> Result<()> {
     let parts = tree(filler).await?;
-    let (leaves, above): (Vec<&Part>, Vec<&Part>) = parts.iter().partition(|part| part.leaf);
+    let (leaves, above): (Vec<&TablePart>, Vec<&TablePart>) = parts.iter().partition(|part| part.leaf);
     workers::each(filler, "validate a constraint", leaves, async |session, part| {
         one_part(filler, session, part, names).await
     })
@@ -86,7 +86,7 @@ async fn validate(filler: &BackfillJob, names: &[&Ident]) -> Result<()> {
     Ok(())
 }
 
-async fn one_part(filler: &BackfillJob, session: &Session, part: &Part, names: &[&Ident]) -> Result<()> {
+async fn one_part(filler: &BackfillJob, session: &Session, part: &TablePart, names: &[&Ident]) -> Result<()> {
     let there = constraints_of(session, part.oid).await?;
     for name in names {
         if there.get(name.as_str()).is_some_and(|one| !one.valid) {
@@ -127,7 +127,7 @@ pub async fn foreign_keys(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
             add(filler, &f.table.name, oid, key).await?;
         }
         if let Err(error) = validate(filler, &[&key.name]).await {
-            return Err(told(filler, open, error).await);
+            return Err(with_violations(filler, open, error).await);
         }
         if by_leaf {
             let oid = catalog::must_find(&filler.control, &f.table.name).await?;

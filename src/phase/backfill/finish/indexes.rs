@@ -25,7 +25,7 @@ use crate::sql::fill;
 use crate::sql::finish::{self as sql, Build};
 
 use super::super::BackfillJob;
-use super::{Open, Part, constraints_of, indexes_of, told, tree};
+use super::{Open, TablePart, constraints_of, indexes_of, tree, with_violations};
 
 /// How often the transactions for which a build waits are queried,
 const LOOK: Duration = Duration::from_millis(500);
@@ -55,7 +55,7 @@ pub async fn build(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     session.batch_execute(&fill::names(f).replace("set local", "set")).await?;
     for (name, what) in missing {
         if let Err(error) = one(filler, &session, name, what, &meter).await {
-            return Err(told(filler, open, error).await);
+            return Err(with_violations(filler, open, error).await);
         }
     }
     meter.end(PhaseOutcome::IndexesValid);
@@ -109,7 +109,7 @@ async fn one(
 async fn leaf(
     filler: &BackfillJob,
     session: &Session,
-    part: &Part,
+    part: &TablePart,
     index: &QualifiedName,
     what: Build<'_>,
 ) -> Result<()> {
@@ -134,7 +134,7 @@ async fn leaf(
 async fn concurrently(
     filler: &BackfillJob,
     session: &Session,
-    part: &Part,
+    part: &TablePart,
     index: &QualifiedName,
     what: Build<'_>,
 ) -> Result<()> {
@@ -215,7 +215,7 @@ async fn watch(filler: &BackfillJob, pid: i32, index: &QualifiedName) -> Result<
 }
 
 /// Attaches the index of a part to that of its parent.
-async fn attach(filler: &BackfillJob, part: &Part, name: &Ident) -> Result<()> {
+async fn attach(filler: &BackfillJob, part: &TablePart, name: &Ident) -> Result<()> {
     let Some(parent) = &part.parent else { return Ok(()) };
     let f = &filler.filling;
     let index = f.index_name(name, &part.name);

@@ -37,7 +37,7 @@ pub async fn finish(filler: &BackfillJob) -> Result<State> {
     if !open.is_empty() {
         match violations::none(filler, &open).await {
             // All violations may be rows that were written since the second pass: fill them, and search again.
-            Err(e) if e.kind() == Kind::Differs && super::look(filler).await? > 0 => {
+            Err(e) if e.kind() == Kind::Differs && super::check_every_row(filler).await? > 0 => {
                 violations::none(filler, &open).await?;
             }
             other => other?,
@@ -175,7 +175,7 @@ impl<'a> Open<'a> {
 
 /// A partition of the table, or the table itself.
 #[derive(Debug)]
-struct Part {
+struct TablePart {
     name: QualifiedName,
     oid: u32,
     /// Its parent.
@@ -185,12 +185,12 @@ struct Part {
 }
 
 /// The table and all its partitions, parents first.
-async fn tree(filler: &BackfillJob) -> Result<Vec<Part>> {
+async fn tree(filler: &BackfillJob) -> Result<Vec<TablePart>> {
     let oid = catalog::must_find(&filler.control, &filler.filling.table.name).await?;
     let rows = filler.control.query(sql::TREE, &[&oid]).await?;
     let parts = rows.iter().map(|row| {
         let schema: Option<String> = row.get(3);
-        Part {
+        TablePart {
             name: QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
             oid: row.get(2),
             parent: schema.map(|schema| QualifiedName::new(schema, row.get::<_, String>(4))),
@@ -217,21 +217,21 @@ async fn constraints_of(client: &Client, oid: u32) -> Result<HashMap<String, Con
 
 /// An existing index.
 #[derive(Debug, Clone, Copy)]
-struct Standing {
+struct FoundIndex {
     valid: bool,
     attached: bool,
     oid: u32,
 }
 
-async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, Standing>> {
+async fn indexes_of(client: &Client, oid: u32) -> Result<HashMap<String, FoundIndex>> {
     let rows = client.query(sql::INDEXES, &[&oid]).await?;
     let standing =
-        |row: &tokio_postgres::Row| Standing { valid: row.get(1), attached: row.get(2), oid: row.get(3) };
+        |row: &tokio_postgres::Row| FoundIndex { valid: row.get(1), attached: row.get(2), oid: row.get(3) };
     Ok(rows.iter().map(|row| (row.get(0), standing(row))).collect())
 }
 
 /// Converts the error for a violating row that was written after the search to the error that the search returns.
-async fn told(filler: &BackfillJob, open: &Open<'_>, error: Error) -> Error {
+async fn with_violations(filler: &BackfillJob, open: &Open<'_>, error: Error) -> Error {
     if !error.is_any(&[
         &SqlState::NOT_NULL_VIOLATION,
         &SqlState::FOREIGN_KEY_VIOLATION,

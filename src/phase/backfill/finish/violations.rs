@@ -14,7 +14,7 @@ use crate::pg::transaction::query_text;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::{chunks, workers};
 use crate::sql::fill;
-use crate::sql::finish::{self as sql, Rule};
+use crate::sql::finish::{self as sql, RowRule};
 
 use super::super::BackfillJob;
 use super::{Open, tree};
@@ -26,7 +26,7 @@ const NAMED: usize = 5;
 
 /// The violations of one constraint.
 #[derive(Debug, Default)]
-struct Found {
+struct RuleViolations {
     count: i64,
     keys: Vec<String>,
 }
@@ -37,7 +37,7 @@ struct Found {
 /// Differs, with the number of rows for each constraint and some of their keys; or the server returned an error.
 pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     filler.gate.set_work(Work::Reads);
-    let looked = look(filler, open).await;
+    let looked = find(filler, open).await;
     filler.gate.set_work(Work::Writes);
     let violated = looked?;
     if violated.is_empty() {
@@ -56,9 +56,9 @@ pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
 }
 
 /// One line for each violated constraint.
-async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
+async fn find(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
     let f = &filler.filling;
-    let rules: Vec<Rule<'_>> =
+    let rules: Vec<RowRule<'_>> =
         sql::rules(f).into_iter().filter(|rule| is_open(filler, open, *rule)).collect();
     let unique: Vec<&(Ident, Vec<Ident>)> =
         f.finish.unique.iter().filter(|(name, _)| open.indexes.contains(name)).collect();
@@ -72,7 +72,8 @@ async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
         let (rows, ..) = catalog::size(&filler.control, oid).await?;
         meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
     }
-    let found: RefCell<Vec<Found>> = RefCell::new(rules.iter().map(|_| Found::default()).collect());
+    let found: RefCell<Vec<RuleViolations>> =
+        RefCell::new(rules.iter().map(|_| RuleViolations::default()).collect());
     if !rules.is_empty() {
         for part in tree(filler).await?.into_iter().filter(|part| part.leaf) {
             one_leaf(filler, &part.name, &rules, &found, &meter).await?;
@@ -96,22 +97,22 @@ async fn look(filler: &BackfillJob, open: &Open<'_>) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn is_open(filler: &BackfillJob, open: &Open<'_>, rule: Rule<'_>) -> bool {
+fn is_open(filler: &BackfillJob, open: &Open<'_>, rule: RowRule<'_>) -> bool {
     match rule {
-        Rule::NotNull(column) => open.not_null.contains(&column),
-        Rule::Check(condition) => {
+        RowRule::NotNull(column) => open.not_null.contains(&column),
+        RowRule::Check(condition) => {
             filler.filling.finish.checks.iter().any(|(name, c)| c == condition && open.checks.contains(name))
         }
-        Rule::Key(key) => open.keys.contains(&key),
+        RowRule::Key(key) => open.keys.contains(&key),
     }
 }
 
 /// `check (a > 0)`.
-fn named(rule: Rule<'_>) -> String {
+fn named(rule: RowRule<'_>) -> String {
     match rule {
-        Rule::NotNull(column) => format!("not null of {}", plain(column.as_str())),
-        Rule::Check(condition) => format!("check ({condition})"),
-        Rule::Key(key) => format!("foreign key ({}) to {}", columns(&key.columns), key.references.plain()),
+        RowRule::NotNull(column) => format!("not null of {}", plain(column.as_str())),
+        RowRule::Check(condition) => format!("check ({condition})"),
+        RowRule::Key(key) => format!("foreign key ({}) to {}", columns(&key.columns), key.references.plain()),
     }
 }
 
@@ -126,8 +127,8 @@ fn rows_of(count: i64) -> String {
 async fn one_leaf(
     filler: &BackfillJob,
     leaf: &QualifiedName,
-    rules: &[Rule<'_>],
-    found: &RefCell<Vec<Found>>,
+    rules: &[RowRule<'_>],
+    found: &RefCell<Vec<RuleViolations>>,
     meter: &Meter<'_>,
 ) -> Result<()> {
     let key = filler.filling.key_columns();
@@ -138,7 +139,7 @@ async fn one_leaf(
         "look for rows that violate a constraint",
         async |items| {
             let send = async |range, rows| items.send((range, rows)).await;
-            chunks::walk(filler, (leaf, &format!("only {leaf}")), &key, whole, || ROWS, send).await
+            chunks::for_each_range(filler, (leaf, &format!("only {leaf}")), &key, whole, || ROWS, send).await
         },
         async |session, (range, rows)| {
             let of_range = one_range(filler, session, leaf, range, rules).await?;
@@ -159,8 +160,8 @@ async fn one_range(
     session: &Session,
     leaf: &QualifiedName,
     range: &KeyRange,
-    rules: &[Rule<'_>],
-) -> Result<Vec<Found>> {
+    rules: &[RowRule<'_>],
+) -> Result<Vec<RuleViolations>> {
     let f = &filler.filling;
     filler
         .reading(session, std::slice::from_ref(leaf), async |client| {
@@ -170,7 +171,7 @@ async fn one_range(
                 client.batch_execute(&fill::names(f)).await?;
                 let (statement, values) = sql::violating(f, leaf, range, *rule);
                 let rows = query_text(client, &statement, &values).await?;
-                all.push(Found {
+                all.push(RuleViolations {
                     count: rows.first().map_or(0, |row| row.get(0)),
                     keys: rows.iter().map(|row| row.get(1)).collect(),
                 });

@@ -20,7 +20,7 @@ pub struct ColumnFacts {
     /// CHECK constraints that use it.
     pub checks: Vec<Ident>,
     /// Foreign keys that contain or reference it.
-    pub keys: Vec<Key>,
+    pub keys: Vec<KeyFacts>,
     /// The sequence that it owns.
     pub counter: Option<Counter>,
     /// Objects that the swap cannot carry over.
@@ -29,7 +29,7 @@ pub struct ColumnFacts {
 
 /// A foreign key.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Key {
+pub struct KeyFacts {
     /// Its name.
     pub name: Ident,
     /// The table that has it.
@@ -48,7 +48,7 @@ pub struct Key {
     pub retyped_referenced: Option<usize>,
 }
 
-impl Key {
+impl KeyFacts {
     /// The types of its columns and of the referenced columns, after the column has the new type.
     pub fn types(&self, new_type: &str) -> (Vec<String>, Vec<String>) {
         let with = |types: &[String], at: Option<usize>| {
@@ -89,7 +89,7 @@ pub struct Rehearsal {
     pub refused: Vec<(String, String)>,
     /// Foreign keys that are not possible between the new type and the type of the other side: the key, and the types
     /// of both sides.
-    pub keys_refused: Vec<(Key, Vec<String>, Vec<String>)>,
+    pub keys_refused: Vec<(KeyFacts, Vec<String>, Vec<String>)>,
     /// The result of testing the indexes of the column on rows of the table.
     pub rows: TableTrial,
 }

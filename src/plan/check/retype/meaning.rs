@@ -93,7 +93,7 @@ fn refused(report: &mut Report, r: &Retyping, rehearsal: &Rehearsal, column: &st
             "not_in_new_type",
             what,
             format!("{what} is not possible on {}: {message}", r.to),
-            "drop it before the run, and create a suitable one for the new type after the swap",
+            "drop it before the run, and create a suitable one for the new type once the job is finalized",
         );
     }
     for (key, columns, referenced) in &rehearsal.keys_refused {
@@ -108,8 +108,8 @@ fn refused(report: &mut Report, r: &Retyping, rehearsal: &Rehearsal, column: &st
                 referenced.join(", ")
             ),
             format!(
-                "drop it for the run (alter table {table} drop constraint {name}), change the type on the \
-                 other side too, and add it again"
+                "drop it before the run (alter table {table} drop constraint {name}), change the type on the other \
+                 side too, and add it again once the job is finalized"
             ),
         );
     }

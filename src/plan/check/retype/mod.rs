@@ -4,7 +4,7 @@
 mod facts;
 mod meaning;
 
-pub use facts::{ColumnFacts, Key, Rehearsal, Use};
+pub use facts::{ColumnFacts, KeyFacts, Rehearsal, Use};
 pub use meaning::rehearsed;
 
 use super::constraints::label;
@@ -158,12 +158,12 @@ fn uses(report: &mut Report, table: &Table, column: &str, uses: &[Use]) {
         let (what, hint) = match kind.as_str() {
             "pg_rewrite" => (
                 "reads",
-                "drop it for the run, and create it again after the swap: it is bound to the number and \
-                 type of the column",
+                "drop it before the run, and create it again once the job is finalized: it is bound to the number \
+                 and type of the column",
             ),
             "pg_policy" => (
                 "names",
-                "drop the policy for the run and create it again after the swap, or rewrite it to use \
+                "drop the policy before the run and create it again once the job is finalized, or rewrite it to use \
                  other columns",
             ),
             "pg_proc" => (
@@ -171,27 +171,30 @@ fn uses(report: &mut Report, table: &Table, column: &str, uses: &[Use]) {
                 "write its body as a string (as $$ ... $$), which refers to the column by name",
             ),
             "pg_publication_rel" => {
-                ("lists or filters by", "remove the table from the publication for the run")
+                ("lists or filters by", "remove the table from the publication until the job is finalized")
             }
-            "pg_statistic_ext" => {
-                ("is on", "drop the statistics for the run, and create them again after the swap")
-            }
-            "pg_attrdef" => {
-                ("is computed from", "drop the generated column for the run, and add it again after the swap")
-            }
+            "pg_statistic_ext" => (
+                "is on",
+                "drop the statistics before the run, and create them again once the job is finalized",
+            ),
+            "pg_attrdef" => (
+                "is computed from",
+                "drop the generated column before the run, and add it again once the job is \
+                 finalized",
+            ),
             "pg_trigger" => (
                 "has an UPDATE OF or WHEN clause on",
-                "for the run, create the trigger without that clause, and test the condition in its \
-                 function",
+                "until the job is finalized, replace it by a trigger without that clause that tests the condition \
+                 in its function",
             ),
             "exclusion" => (
                 "is an exclusion constraint on",
-                "drop the constraint for the run, and add it again after the swap",
+                "drop the constraint before the run, and add it again once the job is finalized",
             ),
             _ => (
                 "is the replica identity and contains",
-                "for the run, choose another replica identity: alter table ... replica identity default, \
-                 or full",
+                "choose another replica identity until the job is finalized: alter table ... replica identity \
+                 default, or full",
             ),
         };
         report.error(
@@ -224,21 +227,21 @@ fn indexes(report: &mut Report, r: &Retyping) {
                 "deferrable_constraint",
                 "belongs to a deferrable constraint: the index of the new column would reject immediately \
                  what the constraint allows until commit",
-                "make the constraint not deferrable for the run",
+                "drop the constraint, and add it again without DEFERRABLE; it can be deferrable again once the job \
+                 is finalized",
             );
         }
         if index.nulls_not_distinct {
             refuse(
                 "nulls_not_distinct",
-                "is NULLS NOT DISTINCT: after the swap, the old column is NULL in rows whose value the \
-                 old type does not have, and these NULLs would violate the index",
-                "create it as NULLS DISTINCT for the run, or drop it",
+                "is NULLS NOT DISTINCT: after the swap, the old column is NULL in rows whose value the old type cannot represent, and these NULLs would violate the index",
+                "create it as NULLS DISTINCT until the job is finalized, or drop it",
             );
         }
     }
 }
 
-fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
+fn keys(report: &mut Report, r: &Retyping, facts: &[KeyFacts], server: &Server) {
     for key in &r.keys {
         let (name, table) = (plain(key.name.as_str()), key.table.plain());
         let Some(fact) = facts.iter().find(|k| k.name == key.name && k.table == key.table) else { continue };
@@ -251,7 +254,7 @@ fn keys(report: &mut Report, r: &Retyping, facts: &[Key], server: &Server) {
                 "foreign_key_of_partitioned",
                 &name,
                 message,
-                "drop it for the run, and add it again after the swap",
+                "drop it before the run, and add it again once the job is finalized",
             );
         }
         if !fact.owned {
@@ -333,7 +336,8 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
                 "publication {name} contains {table}: its subscribers would stop at a column that they do \
                  not have"
             ),
-            "remove the table from the publication for the run, and let subscribers copy it again afterwards",
+            "remove the table from the publication until the job is finalized, and let subscribers copy it again \
+             afterwards",
         );
     }
     let on_column = found.around.labels.iter().filter(|l| l.column.as_ref() == Some(&r.column.name));
