@@ -172,3 +172,23 @@ async fn texts_that_contain_clauses() {
         create rule kept as on update to log do also insert into t values (new.id, now()) on conflict on constraint t_pkey do nothing";
     assert_eq!(errors(&check_good(rule).await), Vec::<String>::new());
 }
+
+/// Rows without a referenced row are found before a foreign key is added, whatever the name of the table is.
+#[tokio::test]
+async fn a_table_called_referenced() {
+    let db = Database::new().await;
+    db.execute(
+        "create table other (id int primary key); insert into other select generate_series(1, 99);
+         create table referenced (id int primary key, n int); insert into referenced select i, i from generate_series(1, 100) i; analyze",
+    )
+    .await;
+    let plan = db.plan(
+        "name = 'j'\nkind = 'backfill'\ntable = 'referenced'\n[backfill]\nset = { n = 't.id' }\n\
+         finish = { foreign_key = ['(n) references other (id)'] }\n",
+    );
+    let ran = db.pgstrata(&["run", plan.to_str().unwrap()]).await;
+    assert!(ran.code != Some(0) && ran.stderr.contains("by key 100"), "{ran:?}");
+    let added =
+        "select count(*) from pg_constraint where conrelid = 'referenced'::regclass and contype = 'f'";
+    assert_eq!(db.count(added).await, 0);
+}

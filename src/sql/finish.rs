@@ -154,7 +154,7 @@ fn broken(f: &Filling, rule: RowRule<'_>) -> String {
         RowRule::Key(key) => {
             let pairs = key.columns.iter().zip(&key.referenced);
             let same: Vec<String> =
-                pairs.map(|(own, other)| format!("referenced.{other} = {alias}.{own}")).collect();
+                pairs.map(|(own, other)| format!("pgstrata_referenced.{other} = {alias}.{own}")).collect();
             let null = |what: &str, word: &str| {
                 let all: Vec<String> =
                     key.columns.iter().map(|c| format!("{alias}.{c} is {what}null")).collect();
@@ -163,7 +163,7 @@ fn broken(f: &Filling, rule: RowRule<'_>) -> String {
             let points =
                 if key.is_full() { format!("not ({})", null("", "and")) } else { null("not ", "and") };
             format!(
-                "{points} and not exists (\n  select from {} referenced where {})",
+                "{points} and not exists (\n  select from {} pgstrata_referenced where {})",
                 key.references,
                 same.join(" and ")
             )
@@ -394,7 +394,7 @@ mod tests {
         select count(*) over (), pg_catalog.concat_ws(', ', "petri_observations"."observation_id")
         from only "public"."petri_observations" as "petri_observations"
         where true and not ("petri_observations"."note" is null and "petri_observations"."batch" is null) and not exists (
-          select from "public"."notes" referenced where referenced."Note" = "petri_observations"."note" and referenced."batch" = "petri_observations"."batch")
+          select from "public"."notes" pgstrata_referenced where pgstrata_referenced."Note" = "petri_observations"."note" and pgstrata_referenced."batch" = "petri_observations"."batch")
         order by "petri_observations"."observation_id" limit 5
         "#);
     }
