@@ -137,7 +137,7 @@
 //! - a throttling signal: `model::pace` (`Signal`), `plan::throttle` (its limit), `sql::pace` and `pg::signals` (its value),
 //!   `phase::job::evaluate` (value and limit), `docs/throttling.md`; for a new cause, `model::pace::cause` and
 //!   `report::sentence::throttle`
-//! - a kind of job: `plan::task`, `model::design`, a folder in `phase` that implements `JobKind`, `engine::kind`
+//! - a kind of job: `model::kind`, `plan::task`, `model::design`, a folder in `phase` that implements `JobKind`, `engine::kind`
 //! - a command: `cli`, `command`, `docs/commands.md`
 //! - an event: `event`, `report::sentence`, `docs/commands.md`
 //! - a failpoint: the macro `failpoint!` in the code, `failpoint::NAMES`, `SOURCES` in `tests/crash.rs`

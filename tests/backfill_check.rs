@@ -23,6 +23,11 @@ async fn findings(setup: &str, more: &str) -> String {
     check(&db, &fill(more)).await
 }
 
+/// The findings without the settings of the server.
+fn without_settings(stdout: &str) -> String {
+    stdout.lines().filter(|line| !line.contains("[plan_settings]")).map(|line| format!("{line}\n")).collect()
+}
+
 const SET: &str = "set = { ci = 't.spend' }\nwhere = 't.ci is null'";
 
 #[tokio::test]
@@ -34,7 +39,8 @@ async fn a_good_plan_gets_its_cost_and_no_finding() {
     .await;
     let plan = db.plan(&fill(SET));
     let ran = db.pgstrata(&["check", plan.to_str().unwrap()]).await.ok();
-    insta::assert_snapshot!(ran.stdout, @"
+    assert!(notes(&ran.stdout).contains(&"note[plan_settings]: public.s".to_owned()), "{}", ran.stdout);
+    insta::assert_snapshot!(without_settings(&ran.stdout), @"
     note[growth]: public.s: about 60 of 100 rows to fill, according to the statistics: public.s grows by up to 9.6 KiB, or less if a vacuum runs in between; check the free disk space, which pgstrata cannot see
     0 errors, 0 warnings: the job can start
     ");
@@ -232,6 +238,7 @@ async fn the_cost_of_a_backfill() {
         .lines()
         .filter(|line| {
             !line.starts_with("warning[untried]")
+                && !line.contains("[plan_settings]")
                 && !line.contains("less load")
                 && !line.starts_with("0 errors")
         })

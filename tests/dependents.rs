@@ -5,19 +5,22 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use crate::support::checks::errors;
-use crate::support::cluster::{Version, on_every_version};
+use crate::support::cluster::{Version, on_every_version, on_oldest_and_newest};
 use crate::support::dependents::{self, differences, fingerprint};
 use crate::support::lab::Lab;
 use crate::support::process::Ran;
 
 on_every_version! {
     the_catalog_stays_the_same_except_for_what_partitioning_changes,
+    objects_bound_by_oid_follow_the_name,
+    objects_that_only_later_versions_have,
+}
+// What the objects of the same catalog do, which differs less between versions than the catalog.
+on_oldest_and_newest! {
     properties_that_a_parent_cannot_have_are_on_every_partition,
     triggers_fire_for_the_application_and_on_one_table_only,
     privileges_and_policies_hold_and_cannot_be_bypassed,
     foreign_keys_are_in_force_on_the_table_in_use,
-    objects_bound_by_oid_follow_the_name,
-    objects_that_only_later_versions_have,
     forced_row_level_security_needs_a_role_that_bypasses_it,
 }
 

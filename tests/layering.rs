@@ -167,10 +167,9 @@ fn folders_import_only_from_later_layers() {
     }
 }
 
-/// The kind of a job is distinguished only where a plan is read, where a job's record is read, and where the driver is
-/// chosen.
+/// The kind of a job is distinguished only in the list of kinds and where the driver is chosen.
 #[test]
-fn kinds_are_distinguished_in_three_places() {
+fn kinds_are_distinguished_in_two_places() {
     let mut places: Vec<String> = Vec::new();
     let sources = files("src")
         .into_iter()
@@ -187,7 +186,7 @@ fn kinds_are_distinguished_in_three_places() {
         }
     }
     places.sort();
-    assert_eq!(places, ["engine::kind", "model::design", "plan::task"]);
+    assert_eq!(places, ["engine::kind", "model::kind"]);
 }
 
 /// The text of a module's file, or of all files of its folder; none if there is neither.

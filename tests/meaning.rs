@@ -107,6 +107,34 @@ async fn a_schema_that_others_can_write_to_is_not_searched() {
     );
 }
 
+/// A column type change creates the indexes and constraints of the column again.
+#[tokio::test]
+async fn operators_of_an_extension_stay_in_a_retype() {
+    let db = Database::new().await;
+    db.execute(
+        "create extension citext; revoke create on schema public from public;
+         create table t (id int primary key, n int, a citext not null, b citext,
+           constraint c check (n > 0 or a is distinct from 'never'));
+         insert into t select i, i, 'a' || i, 'b' from generate_series(1, 500) i;
+         create index i on t (nullif(a, 'x'), n);
+         create index w on t (n) where case a when 'x' then true else false end; analyze",
+    )
+    .await;
+    let plan = db.plan("name = 'j'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'n'\nto = 'bigint'\n");
+    let definitions = "select string_agg(what, ', ' order by what) from (
+        select pg_describe_object(d.classid, d.objid, 0) as what from pg_depend d
+          join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid
+        where o.oprname = '=' and o.oprleft = 'citext'::regtype) x
+      where what in ('constraint c on table t', 'index i', 'index w')";
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    for command in ["swap", "rollback", "swap"] {
+        db.pgstrata(&[command, "j"]).await.ok();
+        let kept: String = db.client().await.query_one(definitions, &[]).await.unwrap().get(0);
+        assert_eq!(kept, "constraint c on table t, index i, index w", "{command}");
+    }
+    db.pgstrata(&["finalize", "j", "--now"]).await.ok();
+}
+
 /// What the job created was replaced by something else of the same name.
 #[tokio::test]
 async fn a_copy_with_another_meaning_is_not_swapped() {

@@ -7,6 +7,7 @@ use serde_json::{Result, Value};
 use super::blueprint::Blueprint;
 use super::filling::Filling;
 use super::ident::{Ident, QualifiedName};
+use super::kind::{TaskKind, each_kind};
 use super::retyping::Retyping;
 use super::shell::word;
 use super::state::State;
@@ -189,12 +190,13 @@ impl Design {
         fn boxed<T: DeserializeOwned>(stored: Value) -> Result<Box<T>> {
             serde_json::from_value(stored)
         }
-        Ok(match kind {
-            "partition" => Some(Self::Partition(boxed(stored)?)),
-            "backfill" => Some(Self::Backfill(boxed(stored)?)),
-            "retype" => Some(Self::Retype(boxed(stored)?)),
-            _ => None,
-        })
+        let Some(kind) = TaskKind::named(kind) else { return Ok(None) };
+        let read: fn(Value) -> Result<Self> = kind.pick([
+            |stored| boxed(stored).map(Self::Partition),
+            |stored| boxed(stored).map(Self::Backfill),
+            |stored| boxed(stored).map(Self::Retype),
+        ]);
+        read(stored).map(Some)
     }
 
     /// The document to store.
@@ -205,20 +207,12 @@ impl Design {
         fn value<T: Serialize>(one: &T) -> Result<Value> {
             serde_json::to_value(one)
         }
-        match self {
-            Self::Partition(blueprint) => value(blueprint),
-            Self::Backfill(filling) => value(filling),
-            Self::Retype(retyping) => value(retyping),
-        }
+        each_kind!(self, Self, one => value(one))
     }
 
     /// The properties that every kind has.
     pub fn planned(&self) -> &dyn Planned {
-        match self {
-            Self::Partition(blueprint) => &**blueprint,
-            Self::Backfill(filling) => &**filling,
-            Self::Retype(retyping) => &**retyping,
-        }
+        each_kind!(self, Self, one => &**one)
     }
 
     /// The design of a partition job.

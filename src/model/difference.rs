@@ -180,6 +180,7 @@ fn field(name: &str) -> String {
         "force_row_security" => "forced row-level security".to_owned(),
         "default_privileges" => "the owner's own privileges".to_owned(),
         "comment" => "the comment on the table".to_owned(),
+        "labels" => "the security labels".to_owned(),
         "others" => "what else depends on the table".to_owned(),
         other => format!("the {}", other.replace('_', " ")),
     }
@@ -193,10 +194,15 @@ impl Difference {
 
     /// Whether a list of strings has new elements, and did not only lose some.
     pub fn has_more(&self) -> bool {
+        self.has_more_that(|_| true)
+    }
+
+    /// The same for elements of a kind.
+    pub fn has_more_that(&self, is: impl Fn(&str) -> bool) -> bool {
         let list =
             |value: &Option<Value>| value.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
         let was = list(&self.was);
-        list(&self.now).iter().any(|one| !was.contains(one))
+        list(&self.now).iter().any(|one| !was.contains(one) && one.as_str().is_none_or(&is))
     }
 
     /// A description in one line.

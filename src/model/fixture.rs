@@ -245,6 +245,7 @@ pub(crate) fn petri() -> Table {
         }],
         dependents: dependents(),
         operator_schemas: vec![],
+        labels: vec![],
         others: vec![],
     }
 }
@@ -285,6 +286,7 @@ pub(crate) fn full() -> Table {
     table.not_null_no_inherit = vec![Ident::new("there")];
     table.others = vec!["type lab.seen".into()];
     table.operator_schemas = vec![Ident::new("extensions")];
+    table.labels = vec!["guard on column seq".into()];
     table.columns[0] = Column {
         collation: text("pg_catalog.\"C\""),
         default: text("gen_random_uuid()"),

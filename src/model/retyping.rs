@@ -12,7 +12,7 @@ use super::blueprint::{Direction, SCHEMA};
 use super::difference::{Between, Difference, differences};
 use super::filling::{Filling, Finishing, NewColumn};
 use super::grant::Grant;
-use super::ident::{Ident, QualifiedName};
+use super::ident::{Ident, QualifiedName, plain};
 use super::plan_sql::PlanSql;
 use super::remade_keys;
 use super::table::{Column, ForeignKey, Index, Table};
@@ -244,6 +244,7 @@ impl Retyping {
         table.triggers.retain(|t| t.name != trigger);
         table.indexes.retain(|i| !counterparts.contains(&i.name));
         table.checks.retain(|c| !checks.contains(&c.name));
+        table.labels.retain(|label| !is_label_of(label, &shadow));
         remade_keys::ignore_expected_changes(&self.table, &mut table);
         table
     }
@@ -312,6 +313,7 @@ impl Retyping {
                 Follows::Lost
             }
             ["dependents", "publications", ..] if one.now.is_some() => Follows::Lost,
+            ["labels"] if !one.has_more_that(|label| is_label_of(label, &self.column.name)) => Follows::Stays,
             // An identity sequence cannot be created again if objects depend on it.
             ["sequences", _, "uses", ..] if !one.has_more() => Follows::Stays,
             ["dependents", "defaults", ..] if one.now.is_some() && !self.column.identity.is_empty() => {
@@ -328,6 +330,10 @@ impl Retyping {
             _ => Follows::Lost,
         }
     }
+}
+
+fn is_label_of(label: &str, column: &Ident) -> bool {
+    label.ends_with(&format!(" on column {}", plain(column.as_str())))
 }
 
 /// The effect of the next exchange of the columns on a change to the table.

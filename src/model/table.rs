@@ -75,6 +75,9 @@ pub struct Table {
     pub sequences: Vec<Sequence>,
     /// Comments on its constraints, triggers and policies.
     pub comments: Vec<Comment>,
+    /// The providers of its security labels, and of those of its columns: `guard`, `guard on column c`.
+    #[serde(default)]
+    pub labels: Vec<String>,
     /// Objects that the swap redirects.
     #[serde(default)]
     pub dependents: Dependents,

@@ -113,7 +113,7 @@ async fn one_side(
     }
     for (number, one) in r.indexes.iter().enumerate() {
         let shown = format!("index {}", crate::model::ident::plain(one.index.name.as_str()));
-        attempt(client, &sql::index(&one.index, number), shown, rehearsal).await?;
+        attempt(client, &sql::index(r, &one.index, number), shown, rehearsal).await?;
     }
     // Rows of the scratch table call the CHECKs of the new type.
     if side == Side::Old && !r.indexes.is_empty() && rehearsal.sql_refused.is_empty() {
@@ -127,7 +127,7 @@ async fn one_side(
             validated: true,
             no_inherit: false,
         };
-        attempt(client, &sql::check(&check, number), shown, rehearsal).await?;
+        attempt(client, &sql::check(r, &check, number), shown, rehearsal).await?;
     }
     if let Some(default) = r.column.default.as_ref().filter(|_| side == Side::New) {
         let default = default.clone();

@@ -18,11 +18,11 @@ use super::{
     },
     retention::{Retention, RetentionAction},
     retype,
-    task::TaskKind,
     throttle,
 };
 use crate::model::{
     ident::{MAX_BYTES, QualifiedName},
+    kind::TaskKind,
     pace::MOST_WORKERS,
     partition::Every,
 };

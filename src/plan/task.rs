@@ -1,32 +1,8 @@
-//! The kinds of jobs. A new kind of plan starts with a variant here.
+//! The settings of a job, by kind, and what every kind of job defines.
+
+use crate::model::kind::{TaskKind, each_kind};
 
 use super::{Backfill, Partitioning, Retype};
-
-/// The kind of a job, before the settings of the kind are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TaskKind {
-    Partition,
-    Backfill,
-    Retype,
-}
-
-impl TaskKind {
-    pub(super) const ALL: [Self; 3] = [Self::Partition, Self::Backfill, Self::Retype];
-
-    /// The name in a plan.
-    pub(super) fn name(self) -> &'static str {
-        self.pick(["partition", "backfill", "retype"])
-    }
-
-    /// The value for this kind, from one value per kind in the order of [`TaskKind::ALL`].
-    pub(super) fn pick<T>(self, [partition, backfill, retype]: [T; 3]) -> T {
-        match self {
-            Self::Partition => partition,
-            Self::Backfill => backfill,
-            Self::Retype => retype,
-        }
-    }
-}
 
 /// The kind of a job, with the settings of that kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +17,8 @@ pub enum Task {
 
 /// What every kind of job defines.
 pub trait Purpose {
-    /// The name of the kind in a plan and in the store.
-    fn kind(&self) -> &'static str;
+    /// The kind.
+    fn kind(&self) -> TaskKind;
 
     /// The job updates the rows of the table instead of copying them.
     fn updates_rows(&self) -> bool;
@@ -59,22 +35,18 @@ pub trait Purpose {
 impl Task {
     /// The properties that every kind has.
     pub fn purpose(&self) -> &dyn Purpose {
-        match self {
-            Self::Partition(partitioning) => partitioning,
-            Self::Backfill(backfill) => backfill,
-            Self::Retype(retype) => retype,
-        }
+        each_kind!(self, Self, one => one)
     }
 
     /// The name of the kind in a plan and in the store.
     pub fn kind(&self) -> &'static str {
-        self.purpose().kind()
+        self.purpose().kind().name()
     }
 }
 
 impl Purpose for Partitioning {
-    fn kind(&self) -> &'static str {
-        "partition"
+    fn kind(&self) -> TaskKind {
+        TaskKind::Partition
     }
 
     fn updates_rows(&self) -> bool {
@@ -87,8 +59,8 @@ impl Purpose for Partitioning {
 }
 
 impl Purpose for Backfill {
-    fn kind(&self) -> &'static str {
-        "backfill"
+    fn kind(&self) -> TaskKind {
+        TaskKind::Backfill
     }
 
     fn updates_rows(&self) -> bool {
@@ -105,8 +77,8 @@ impl Purpose for Backfill {
 }
 
 impl Purpose for Retype {
-    fn kind(&self) -> &'static str {
-        "retype"
+    fn kind(&self) -> TaskKind {
+        TaskKind::Retype
     }
 
     fn updates_rows(&self) -> bool {

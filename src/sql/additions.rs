@@ -151,7 +151,8 @@ fn properties(b: &Blueprint) -> String {
     ('access method', (select nullif(a.amname, 'heap')::text from pg_catalog.pg_am a where a.oid = m.relam), {method}),
     ('replica identity', nullif(m.relreplident, 'd')::text, nullif('{identity}', 'd'))) w (what, found, wanted)
   where not m.parent and coalesce(w.found, '') <> coalesce(w.wanted, '')
-    and not (w.what = 'replica identity' and w.found is null)",
+    and not (w.what = 'replica identity' and w.found is null)
+    and not (w.what = 'TOAST storage parameters' and m.reltoastrelid = 0)",
         options = sorted(&options::kept("a.attoptions", "'column'")),
         inherited = sorted("e.inherited"),
         own = sorted("e.options"),

@@ -308,6 +308,10 @@ select pg_catalog.json_build_object(
       union all
       select 'policy', p.polname, obj_description(p.oid, 'pg_policy') from pg_policy p where p.polrelid = c.oid
     ) x where x.text is not null), '[]'),
+  'labels', coalesce((
+    select json_agg(l.provider || coalesce(' on column ' || quote_ident(a.attname), '') order by l.provider, a.attnum nulls first)
+    from pg_seclabel l left join pg_attribute a on a.attrelid = l.objoid and a.attnum = l.objsubid and l.objsubid > 0
+    where l.classoid = 'pg_class'::regclass and l.objoid = c.oid), '[]'),
   'dependents', {dependents},
   'operator_schemas', {operator_schemas},
   'others', coalesce((

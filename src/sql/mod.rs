@@ -195,13 +195,19 @@ fn in_tablespace(space: Option<&Ident>, statements: Vec<String>) -> Vec<String> 
     all
 }
 
+/// The search path under which the operators of these schemas are found, after those of the server.
+fn operators_path(schemas: &[Ident]) -> String {
+    let schemas: String = schemas.iter().map(|schema| format!(", {schema}")).collect();
+    format!("pg_catalog{schemas}, pg_temp")
+}
+
 /// Runs statements that create objects again from their text, which does not contain the schemas of all operators; see
 /// [`crate::model::table::Table::operator_schemas`].
 fn with_operators(schemas: &[Ident], statements: Vec<String>) -> Vec<String> {
     if schemas.is_empty() || statements.is_empty() {
         return statements;
     }
-    let mut all = vec![format!("set local search_path = pg_catalog, {}, pg_temp", list("", schemas))];
+    let mut all = vec![format!("set local search_path = {}", operators_path(schemas))];
     all.extend(statements);
     all.push("set local search_path = pg_catalog, pg_temp".to_owned());
     all

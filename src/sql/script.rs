@@ -153,7 +153,10 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         let mut all = Vec::new();
         for one in &r.indexes {
             all.extend(one.index.tablespace.is_some().then(|| retype::tablespace(one)));
+            let path = retype::operators(r);
+            all.extend(path.iter().map(|[set, _]| set.clone()));
             all.push(retype::build(r, one, direction));
+            all.extend(path.into_iter().map(|[_, restore]| restore));
             all.extend(retype::set_properties(r, one, direction));
         }
         let checks = r.checks.iter().map(|one| (retype::add_check(r, one, direction), one.validated));

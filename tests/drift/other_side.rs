@@ -75,3 +75,31 @@ async fn objects_that_the_inactive_table_lacks_are_reported() {
     }
     drop_roles(&db).await;
 }
+
+/// Neither the inactive table nor the inactive column has a security label that was set during the job.
+#[tokio::test]
+async fn security_labels_are_reported() {
+    let label = |column: &str, on: bool| {
+        let number = format!("(select attnum from pg_attribute where attrelid = 't'::regclass and attname = '{column}')");
+        if on {
+            format!("insert into pg_seclabel select 't'::regclass, 'pg_class'::regclass, {number}, 'guard', 'secret'")
+        } else {
+            format!("delete from pg_seclabel where objoid = 't'::regclass and objsubid = {number}")
+        }
+    };
+    for (plan, column, other) in [(PARTITION, "v", "n"), (RETYPE, "name", "v")] {
+        let db = run(Version::System, plan).await;
+        for command in ["swap", "rollback", "swap"] {
+            db.execute(&label(column, true)).await;
+            let output = db.pgstrata(&[command, "job"]).await.exits(1).stderr;
+            assert!(output.contains(&format!("security labels changed (with guard on column {column})")), "{output}");
+            db.execute(&label(column, false)).await;
+            if plan == RETYPE {
+                db.execute(&label(other, true)).await;
+            }
+            db.pgstrata(&[command, "job"]).await.ok();
+            db.execute(&label(other, false)).await;
+        }
+        drop_roles(&db).await;
+    }
+}

@@ -100,7 +100,14 @@ async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
                 pg::intend_index(&retyper.control, retyper.job.id, &r.table.name.sibling(name.clone()))
                     .await?;
                 session.batch_execute(&sql::tablespace(one)).await?;
+                let path = sql::operators(r);
+                if let Some([set, _]) = &path {
+                    session.batch_execute(set).await?;
+                }
                 session.batch_execute(&sql::build(r, one, direction)).await?;
+                if let Some([_, restore]) = &path {
+                    session.batch_execute(restore).await?;
+                }
                 failpoint!("retype.index");
                 record(retyper, &session, one, direction).await
             })

@@ -235,12 +235,9 @@ fn searched(report: &mut Report, name: &str, named: &Named) {
     }
 }
 
-/// Reports the settings if they differ from the defaults of PostgreSQL, because they change the meaning of values
-/// written as text and of times of day.
+/// Reports the settings, because they change the meaning of values written as text and of times of day.
 fn settings(report: &mut Report, sql: &PlanSql, table: &str) {
-    let utc = ["UTC", "Etc/UTC", "GMT"].contains(&sql.time_zone.as_str());
-    let default = ["ISO, MDY", "ISO, YMD"].contains(&sql.date_style.as_str());
-    if !sql.resolved || utc && default && sql.interval_style == "postgres" {
+    if !sql.resolved {
         return;
     }
     report.note(

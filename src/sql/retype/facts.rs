@@ -5,7 +5,7 @@ use crate::model::ident::Ident;
 use crate::model::retyping::Retyping;
 use crate::model::table::{Check, Index};
 
-use super::super::differ;
+use super::super::{differ, with_operators};
 
 /// An empty temporary table on which definitions are tried, in a transaction that is rolled back.
 pub const SCRATCH: &str = "pg_temp.pgstrata_scratch";
@@ -134,14 +134,16 @@ pub fn probes(expression: &str) -> [String; 2] {
 }
 
 /// The same index on the scratch table.
-pub fn index(index: &Index, number: usize) -> String {
+pub fn index(r: &Retyping, index: &Index, number: usize) -> String {
     let unique = if index.unique { "unique " } else { "" };
-    format!("create {unique}index pgstrata_index_{number} on {SCRATCH} using {}", index.tail)
+    let create = format!("create {unique}index pgstrata_index_{number} on {SCRATCH} using {}", index.tail);
+    with_operators(&r.table.operator_schemas, vec![create]).join("; ")
 }
 
 /// The same CHECK on the scratch table.
-pub fn check(check: &Check, number: usize) -> String {
-    format!("alter table {SCRATCH} add constraint pgstrata_check_{number} {}", check.definition)
+pub fn check(r: &Retyping, check: &Check, number: usize) -> String {
+    let add = format!("alter table {SCRATCH} add constraint pgstrata_check_{number} {}", check.definition);
+    with_operators(&r.table.operator_schemas, vec![add]).join("; ")
 }
 
 /// Creates two temporary tables with columns of these types, and a foreign key from the second to the first.

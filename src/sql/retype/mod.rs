@@ -17,7 +17,7 @@ use crate::model::verify_report::MismatchKind as Kind;
 
 use super::exchange::Exchange;
 use super::plan_sql::{applications_path, definers_path, look_up_again, of_function, rights};
-use super::{carry, differ, dollar_quoted, in_range, key_text, prepare, row_types};
+use super::{carry, differ, dollar_quoted, in_range, key_text, operators_path, prepare, row_types, with_operators};
 
 /// Adds the new column without rewriting the table, with all attributes of the old column except its type.
 pub fn add_column(r: &Retyping) -> Vec<String> {
@@ -239,6 +239,14 @@ pub fn tablespace(one: &Counterpart) -> String {
     format!("set default_tablespace = {}", literal(space))
 }
 
+/// Sets the search path of the session for the build, and restores it; none if the operators of the server suffice. See
+/// [`Table::operator_schemas`].
+pub fn operators(r: &Retyping) -> Option<[String; 2]> {
+    let schemas = &r.table.operator_schemas;
+    let set = || format!("set search_path = {}", operators_path(schemas));
+    (!schemas.is_empty()).then(|| [set(), "set search_path = pg_catalog".to_owned()])
+}
+
 /// Builds the counterpart of an index. Not in a transaction.
 pub fn build(r: &Retyping, one: &Counterpart, direction: Direction) -> String {
     let unique = if one.index.unique { "unique " } else { "" };
@@ -274,8 +282,8 @@ pub fn add_check(r: &Retyping, one: &CheckPair, direction: Direction) -> (Ident,
         Direction::Forward => &one.definition_new,
         Direction::Reverse => &one.definition_old,
     };
-    let sql = format!("alter table {} add constraint {name} {definition} not valid", r.table.name);
-    (name, sql)
+    let add = format!("alter table {} add constraint {name} {definition} not valid", r.table.name);
+    (name, with_operators(&r.table.operator_schemas, vec![add]).join("; "))
 }
 
 /// The constraint that proves that every row has a value, if one is needed: for NOT NULL, so that the swap does not
