@@ -24,6 +24,7 @@ mod exclusion; // constraints that only newer servers support on partitions
 mod findings; // what `check` reports about the dependents of a table
 mod finish; // constraints and indexes that a backfill builds at the end
 mod foreign_keys; // foreign keys of the table, and foreign keys that reference it, in every state of a job
+mod given_up; // unique indexes whose guarantee the plan gives up
 mod hints; // the commands and corrections that hints suggest work
 mod identical; // values that are equal but not identical
 mod in_the_way; // applications that hold locks are never chosen as deadlock victims

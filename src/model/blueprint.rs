@@ -26,7 +26,7 @@ pub struct Blueprint {
     pub partitions: Vec<Partition>,
     /// The default partition, if the plan has one.
     pub default: Option<QualifiedName>,
-    /// Unique indexes that the plan drops.
+    /// Unique indexes whose guarantee the plan gives up.
     pub drop_unique: Vec<Ident>,
     /// Foreign keys that reference the table, and that can also reference the partitioned table.
     #[serde(default)]
@@ -183,10 +183,13 @@ impl Blueprint {
     }
 
     /// Indexes that the target gets. That of the key is first: a duplicate is found early, and the drain needs only
-    /// this index.
-    pub fn carried_indexes(&self) -> Vec<&Index> {
-        let mut all: Vec<&Index> =
-            self.table.indexes.iter().filter(|i| !self.drop_unique.contains(&i.name)).collect();
+    /// this index. A unique index that the plan gives up becomes one that is not unique, so that queries can still use it.
+    pub fn carried_indexes(&self) -> Vec<Index> {
+        let of_target = |index: &Index| match self.drop_unique.contains(&index.name) {
+            true => index.without_guarantee(),
+            false => index.clone(),
+        };
+        let mut all: Vec<Index> = self.table.indexes.iter().map(of_target).collect();
         all.sort_by_key(|i| i.name != self.key_index);
         all
     }
@@ -223,20 +226,13 @@ impl Blueprint {
     /// that goes out of use, and for the table that comes into use.
     pub fn moved_names(&self, away: Direction) -> (Vec<QualifiedName>, Vec<QualifiedName>) {
         let of = |name: &Ident| self.table.name.sibling(name.clone());
-        let all = self.table.indexes.iter().map(|i| of(&i.name));
-        let carried =
-            self.table.indexes.iter().filter(|i| !self.drop_unique.contains(&i.name)).map(|i| of(&i.name));
+        let indexes = self.table.indexes.iter().map(|i| of(&i.name));
         let sequences = self.table.sequences.iter().filter(|s| s.identity).map(|s| s.name.clone());
-        let others: Vec<QualifiedName> =
-            sequences.chain(self.table.dependents.statistics.iter().map(|s| s.name.clone())).collect();
-        let plain = all.chain(others.clone());
-        let partitioned = carried.chain(others);
+        let statistics = self.table.dependents.statistics.iter().map(|s| s.name.clone());
+        let all: Vec<QualifiedName> = indexes.chain(sequences).chain(statistics).collect();
         let from = if away == Direction::Forward { "_new" } else { "_old" };
         let waiting = |name: QualifiedName| name.sibling(name.name.with_suffix(from));
-        match away {
-            Direction::Forward => (plain.collect(), partitioned.map(waiting).collect()),
-            Direction::Reverse => (partitioned.collect(), plain.map(waiting).collect()),
-        }
+        (all.clone(), all.into_iter().map(waiting).collect())
     }
 }
 

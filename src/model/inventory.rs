@@ -75,7 +75,7 @@ fn own(all: &mut Inventory, b: &Blueprint) {
         all.add("column", plain(column.name.as_str()), how);
     }
     for index in b.carried_indexes() {
-        all.add("index", plain(index.name.as_str()), of_index(b, index));
+        all.add("index", plain(index.name.as_str()), of_index(b, &index));
     }
     let early = b.early_checks().into_iter().map(|check| (check, "on the table before the copy"));
     let late = b.late_checks().into_iter().map(|check| (check, "NOT VALID, after the copy"));
@@ -107,6 +107,9 @@ fn own(all: &mut Inventory, b: &Blueprint) {
 fn of_index(b: &Blueprint, index: &Index) -> String {
     if index.exclusion.is_some() {
         return "built as a constraint on every partition after the copy".to_owned();
+    }
+    if b.drop_unique.contains(&index.name) {
+        return "built on each partition after the copy, no longer unique; its name is exchanged at the swap".to_owned();
     }
     let wider = if index.name == b.key_index && b.widened() {
         format!("with {} in it, ", plain(b.by.as_str()))

@@ -17,8 +17,8 @@ pub enum SwapChange {
     Partitioned { table: String, column: String, partitions: u64 },
     /// The key also includes the partition column.
     KeyWidened { key: String, columns: Vec<String> },
-    /// A unique index is dropped, because it does not include the partition column.
-    UniqueIndexDropped { index: String },
+    /// An index is no longer unique, because it does not include the partition column.
+    UniqueGivenUp { index: String },
     /// Storage parameters are set on each partition.
     StorageParametersOnPartitions,
     /// The index that CLUSTER uses is set on each partition.
@@ -44,7 +44,7 @@ pub fn changes(b: &Blueprint) -> Vec<SwapChange> {
         let columns = b.place_columns().iter().map(|c| name(&c.name)).collect();
         all.push(SwapChange::KeyWidened { key: name(&b.key_index), columns });
     }
-    all.extend(b.drop_unique.iter().map(|index| SwapChange::UniqueIndexDropped { index: name(index) }));
+    all.extend(b.drop_unique.iter().map(|index| SwapChange::UniqueGivenUp { index: name(index) }));
     if !(table.options.is_empty() && table.toast_options.is_empty()) {
         all.push(SwapChange::StorageParametersOnPartitions);
     }
@@ -70,7 +70,9 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     let mut expected = common(b.table.clone());
     "p".clone_into(&mut expected.relkind);
     expected.oid = now.oid;
-    expected.indexes.retain(|i| !b.drop_unique.contains(&i.name));
+    for index in expected.indexes.iter_mut().filter(|i| b.drop_unique.contains(&i.name)) {
+        *index = index.without_guarantee();
+    }
     for index in expected.indexes.iter_mut().filter(|i| i.name == b.key_index && b.widened()) {
         widen(b, index);
     }
@@ -98,7 +100,7 @@ pub fn missing(b: &Blueprint, away: Direction, side: &Table) -> Vec<String> {
     let table = &b.table;
     let (indexes, suffix) = match away {
         Direction::Forward => (b.carried_indexes(), "_new"),
-        Direction::Reverse => (table.indexes.iter().collect(), "_old"),
+        Direction::Reverse => (table.indexes.clone(), "_old"),
     };
     let mut all = Vec::new();
     let mut need = |there: bool, kind: &str, name: &Ident| {
@@ -211,7 +213,7 @@ pub fn not_carried(found: &[Difference], side: &Table) -> Vec<Difference> {
 
 /// Whether the table has a constraint with that name.
 fn has_constraint(table: &Table, name: &Ident) -> bool {
-    table.indexes.iter().any(|i| i.name == *name)
+    table.indexes.iter().any(|i| i.name == *name && !i.constraint.is_empty())
         || table.checks.iter().any(|c| c.name == *name)
         || table.foreign_keys.iter().any(|key| key.name == *name)
         || table.referenced_by.iter().any(|key| key.name == *name && key.table == table.name)

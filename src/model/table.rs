@@ -209,6 +209,13 @@ pub struct Index {
     pub tablespace: Option<Ident>,
 }
 
+impl Index {
+    /// The same index without a constraint, and not unique.
+    pub fn without_guarantee(&self) -> Self {
+        Self { unique: false, constraint: String::new(), deferrable: String::new(), ..self.clone() }
+    }
+}
+
 /// A CHECK constraint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {

@@ -34,13 +34,12 @@ pub fn copy(b: &Blueprint, sampled: &str) -> String {
 /// Builds the indexes of the partition; each is reported by the name of the table's index.
 pub fn leaf_indexes(b: &Blueprint) -> Vec<Part> {
     let leaf = leaf(b);
-    let of_leaf = |index: &&crate::model::table::Index| index::by_leaf(index);
     b.carried_indexes()
         .into_iter()
-        .filter(of_leaf)
+        .filter(index::by_leaf)
         .map(|index| {
-            let constraint = index::leaf_constraint(b, index, &leaf).map(|(_, statement)| statement);
-            let statements = index::on_leaf(b, index, &leaf).into_iter().chain(constraint);
+            let constraint = index::leaf_constraint(b, &index, &leaf).map(|(_, statement)| statement);
+            let statements = index::on_leaf(b, &index, &leaf).into_iter().chain(constraint);
             Part::new("index", &index.name, statements)
         })
         .collect()
@@ -63,8 +62,8 @@ pub fn finish(b: &Blueprint) -> Vec<Part> {
             .map(|(check, add)| Part::new("constraint", &check.name, [add])),
     );
     for index in b.carried_indexes() {
-        let attach = index::by_leaf(index).then(|| index::attach(b, index, &leaf));
-        let statements = index::on_parent(b, index).into_iter().chain(attach);
+        let attach = index::by_leaf(&index).then(|| index::attach(b, &index, &leaf));
+        let statements = index::on_parent(b, &index).into_iter().chain(attach);
         all.push(Part::new("index", &index.name, statements));
     }
     let identity = index::replica_identity(b, &b.target(), |index| index.with_suffix("_new"));

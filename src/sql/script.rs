@@ -257,8 +257,8 @@ fn leaf_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
     leaves
         .iter()
         .flat_map(|leaf| {
-            let mut all: Vec<String> = by_leaf().flat_map(|i| index::on_leaf(b, i, leaf)).collect();
-            let constraint = |i| index::leaf_constraint(b, i, leaf).map(|(_, statement)| statement);
+            let mut all: Vec<String> = by_leaf().flat_map(|i| index::on_leaf(b, &i, leaf)).collect();
+            let constraint = |i: Index| index::leaf_constraint(b, &i, leaf).map(|(_, statement)| statement);
             all.extend(b.carried_indexes().into_iter().filter_map(constraint));
             all.extend(index::leaf_marks(b, leaf));
             all.extend(capture::create_truncate_trigger(b, leaf));
@@ -270,8 +270,8 @@ fn leaf_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
 fn parent_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = index::late_checks(b);
     for i in b.carried_indexes() {
-        all.extend(index::on_parent(b, i));
-        all.extend(leaves.iter().filter(|_| index::by_leaf(i)).map(|leaf| index::attach(b, i, leaf)));
+        all.extend(index::on_parent(b, &i));
+        all.extend(leaves.iter().filter(|_| index::by_leaf(&i)).map(|leaf| index::attach(b, &i, leaf)));
     }
     all.extend(index::replica_identity(b, &b.target(), |index| index.with_suffix("_new")));
     all
@@ -304,7 +304,7 @@ fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Str
 /// time.
 fn mirrored(b: &Blueprint, direction: Direction) -> Vec<String> {
     let deferrable = b.carried_indexes().into_iter().filter(|index| !index.deferrable.is_empty());
-    let waiting = |index: &Index| b.table.name.sibling(index.name.with_suffix("_new"));
+    let waiting = |index: Index| b.table.name.sibling(index.name.with_suffix("_new"));
     let deferrable: Vec<QualifiedName> = deferrable.map(waiting).collect();
     mirror::on(b, direction, &Mirrored { heaps: &[], deferrable: &deferrable, until: "-infinity" })
 }

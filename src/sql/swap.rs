@@ -148,21 +148,15 @@ fn user_triggers(b: &Blueprint, away: Direction) -> Vec<String> {
 fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
     let (out, from) = suffixes(away);
     let name = &b.table.name;
-    let to_plain = away == Direction::Reverse;
     let mut all = vec![
         format!("alter table {name} rename to {}", name.name.with_suffix(out)),
         format!("alter table {} rename to {}", name.sibling(name.name.with_suffix(from)), name.name),
     ];
-    let carried = |i: &&Index| !b.drop_unique.contains(&i.name);
-    let indexes = b.table.indexes.iter().filter(|i| if to_plain { carried(i) } else { true });
-    for index in indexes {
+    for index in &b.table.indexes {
         let object = name.sibling(index.name.clone());
-        // The swap only renames an index that the target lacks, and the rollback renames it back.
-        let away_name = index.name.with_suffix(out);
-        all.push(format!("alter index {object} rename to {away_name}"));
+        all.push(format!("alter index {object} rename to {}", index.name.with_suffix(out)));
     }
-    let back = b.table.indexes.iter().filter(|i| if to_plain { true } else { carried(i) });
-    for index in back {
+    for index in &b.table.indexes {
         let object = name.sibling(index.name.with_suffix(from));
         all.push(format!("alter index {object} rename to {}", index.name));
     }

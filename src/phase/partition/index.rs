@@ -37,7 +37,7 @@ pub async fn index(context: &PartitionJob) -> Result<State> {
     // The largest leaf first: otherwise, the other workers would be idle while one worker builds its indexes at the
     // end.
     leaves.sort_by_key(|leaf| std::cmp::Reverse(sizes.get(&leaf.oid).copied()));
-    let indexes: Vec<Index> = b.carried_indexes().into_iter().cloned().collect();
+    let indexes: Vec<Index> = b.carried_indexes();
     let (indexes_each, partitions) = (indexes.len() as u64, leaves.len() as u64);
     let work = TableWork::BuildPartitionIndexes { indexes: indexes_each, partitions };
     let mut meter = Meter::begin(context, work);
@@ -176,7 +176,7 @@ async fn finish_leaf(session: &Session, b: &Blueprint, leaf: &Leaf) -> Result<()
     let have = session.query(sql::LEAF_CONSTRAINTS, &[&leaf.oid]).await?;
     let have: HashSet<String> = have.iter().map(|r| r.get(0)).collect();
     for index in b.carried_indexes() {
-        if let Some((name, statement)) = sql::leaf_constraint(b, index, &leaf.name)
+        if let Some((name, statement)) = sql::leaf_constraint(b, &index, &leaf.name)
             && !have.contains(name.as_str())
         {
             session.batch_execute(&statement).await?;

@@ -1,6 +1,6 @@
 //! Reports indexes that a partitioned table cannot have.
 
-use super::{Report, key, nearest};
+use super::{Report, key, listed, nearest};
 use crate::model::ident::{Ident, plain};
 use crate::model::table::{Index, Table};
 use crate::plan::Partitioning;
@@ -128,8 +128,23 @@ fn dropped(report: &mut Report, table: &Table, key: Option<&Index>, name: &str) 
                 the key",
             );
         }
-        Some(_) => {}
+        Some(index) => given_up(report, index),
     }
+}
+
+/// Says what follows from giving up a guarantee: the index stays, and is not unique.
+fn given_up(report: &mut Report, index: &Index) {
+    let name = plain(index.name.as_str());
+    let of = index.columns.as_ref().map_or_else(|| "the values of its expression".to_owned(), |c| format!("({})", listed(c)));
+    report.warning(
+        "unique_given_up",
+        &name,
+        format!(
+            "after the swap, index {name} is no longer unique: nothing prevents duplicates of {of}, and a rollback \
+             fails as long as there are any"
+        ),
+        "make sure that the application does not rely on the guarantee, for example with ON CONFLICT",
+    );
 }
 
 fn qualified(table: &Table, index: &Index) -> String {

@@ -64,6 +64,18 @@ fn constructs(b: &Blueprint) -> Vec<Construct<'_>> {
             },
         );
     }
+    let given_up = b.table.indexes.iter().filter(|i| b.drop_unique.contains(&i.name));
+    for columns in given_up.filter_map(|index| index.columns.as_ref()) {
+        let listed = listed(columns);
+        all.push(Construct {
+            code: "on_conflict_key",
+            message: format!(
+                "ON CONFLICT ({listed}) fails after the swap, because drop_unique gives up the unique index on ({listed})"
+            ),
+            hint: "remove the clause, or handle duplicates in the application".to_owned(),
+            is_in: Box::new(move |words| words.arbiter_is(&b.table.name, columns)),
+        });
+    }
     all
 }
 

@@ -261,7 +261,7 @@ fn swap_changes() -> impl Iterator<Item = SwapChange> {
     [
         SwapChange::Partitioned { table: s("public.t"), column: s("at"), partitions: 24 },
         SwapChange::KeyWidened { key: s("t_pkey"), columns: vec![s("id"), s("at")] },
-        SwapChange::UniqueIndexDropped { index: s("t_serial_key") },
+        SwapChange::UniqueGivenUp { index: s("t_serial_key") },
         SwapChange::StorageParametersOnPartitions,
         SwapChange::ClusterOnPartitions,
         SwapChange::CheckNotValid { constraint: s("positive") },

@@ -103,7 +103,7 @@ fn swap_change(change: &SwapChange) -> String {
             format!("{table} is partitioned by {column} into {}", counted(*partitions, "partition"))
         }
         SwapChange::KeyWidened { key, columns } => format!("key {key} is on ({})", columns.join(", ")),
-        SwapChange::UniqueIndexDropped { index } => format!("unique index {index} is dropped"),
+        SwapChange::UniqueGivenUp { index } => format!("index {index} is no longer unique"),
         SwapChange::StorageParametersOnPartitions => {
             "storage parameters are set on each partition".to_owned()
         }
