@@ -38,8 +38,8 @@
 //!
 //! # From the command line to a statement
 //!
-//! For `pgstrata run`: `command::run` -> `Engine::run` (in `engine`) checks the plan and creates the job -> `Engine::drive` (in
-//! `engine::drive`) acquires the lease and repeats the work after a lost connection -> `act` (in `phase::job::kind`) calls
+//! For `pgstrata run`: `command::run` -> `Engine::run` (in `engine`) checks the plan and creates the job -> `Engine::act` (in
+//! `engine::kind`) selects the kind -> `Engine::drive` (in `engine::drive`) acquires the lease and repeats the work after a lost connection -> `act` (in `phase::job::kind`) calls
 //! `JobKind::next` until no phase is left -> `next` in `phase::partition`, `phase::backfill` or `phase::retype` selects the phase
 //! by the job's state -> the file of that phase executes it, with statements from [`sql`]. `model::state` defines the next state.
 //!
@@ -49,7 +49,7 @@
 //! |---|---|---|---|---|---|
 //! | partition job | `blueprint`, `partition` | `partitioning` | `prepare`, `index` | | `partition` |
 //! | backfill | `filling` | `backfill` | `fill`, `finish` | `trial`, `update_trial`, `finish_trial`, `sample` | `backfill` |
-//! | retype | `retyping` | `retype` | `retype` | `rehearsal` | `retype` |
+//! | retype | `retyping` | `retype`, `check::retype` | `retype` | `rehearsal` | `retype` |
 //! | maintain | `maintained`, `partition::ahead` | `retention` | `maintain` | | `maintain` |
 //! | what depends on the kind of a job | `design` | `task` | `script` | `store` | `job::kind` |
 //! | states and steps | `state` | | `store` | `store`, `status` | `job::driver` |
@@ -57,10 +57,11 @@
 //! | the table's definition in the catalog | `table`, `dependent` | | `catalog` | `catalog` | |
 //! | `pgstrata plan` | `partition` | `survey`, `suggest`, `draft` | | `survey` | |
 //! | trial of definitions and rows in preflight | `sample` | `check::table_trial`, `check::sampled` | `partition_trial`, `row_trial`, `sample` | `partition_trial`, `row_trial`, `sample`, `refused` | |
+//! | definitions that are created again | | | `recreated`, `references` | `references` | |
 //! | what is carried over, for `check -v` | `inventory` | `check::dependents` | | | |
 //! | objects that refer to the table | `dependent` | `check::dependents` | `dependent`, `matview` | | `partition::after_exchange` |
 //! | foreign keys | `orphans`, `remade_keys` | `check::dependents` | `foreign_key`, `orphans` | `orphans` | `job::foreign_keys` |
-//! | additions by event triggers | | | `strip` | | `job::additions` |
+//! | additions by event triggers | | | `strip`, `additions` | | `job::additions` |
 //! | copy, chunk size | `sizer`, `key`, `ledger_gaps` | | `copy` | `store` | `partition::copy`, `job::chunks` |
 //! | capture, change log, drain | `cutover` | | `capture`, `drain` | | `partition::capture`, `partition::drain`, `partition::compaction`, `partition::deficit` |
 //! | verify | `verify_report` | | `verify` | | `partition::verify`, `retype::compare` |
@@ -79,27 +80,34 @@
 //! | question | file: item |
 //! |---|---|
 //! | how large the next chunk is | `model::sizer`: `ChunkSizer::observe` |
-//! | that a chunk shrinks when a session waits for the job | `throttle`: `Gate::observe`; which signals count: `model::pace::signal`: `Signal::is_ours`; by how much: `model::sizer`: `ChunkSizer::shrink` |
+//! | that a chunk shrinks when a session waits for the job | `throttle`: `Gate::observe`; which signals count: `model::pace::signal`: `Signal::is_ours`; by how much: `model::sizer`: `ChunkSizer::shrink`; it is applied in `phase::partition::copy`, `phase::partition::drain` and `phase::backfill::first_pass` |
 //! | when a job pauses and resumes | `model::pace`: `Pace`; values and limits of the signals: `phase::job::evaluate` |
 //! | how many workers there are | `model::pace::autoscaler` |
 //! | the default of a plan key | `plan::resolve` |
 //! | how a plan is parsed, and what a mistake in it reports | the keys: `plan::file`; values: `plan::read`, `plan::resolve`; messages: `plan::problem` |
 //! | which settings of a plan cannot change once its job has started | `plan::identity`: `Plan::settings` |
 //! | what `pgstrata set` changes, and when it takes effect | `plan::live`; `phase::job::pace`: `Watch::apply` |
+//! | where the budgets of rows and WAL are enforced | `throttle`: `Gate::admit_chunk`; the bucket: `model::pace::budget` |
 //! | which phase comes next | `model::state`: `State::next`; `next` in the `mod.rs` of each kind |
 //! | which commands a state allows | `phase::job::kind`: `act` |
 //! | when a job may be finalized or aborted | `phase::job::kind`: `may_finalize`, `may_abort` |
 //! | what happens after the process was killed during the copy | the next run, from any machine: `engine`: `Engine::resume`; [`pg`]`::lease` ends the former sessions; `phase::partition::copy` copies what `model::ledger_gaps` finds missing |
+//! | in which order keys are read, in which collation | the server's, of the column: `sql::copy`: `boundary`; a range: [`sql`]: `in_range`; keys in the ledger: `phase::job::chunks`: `key_casts` |
 //! | whether the copy reads in key order or in block order | `phase::partition::copy`: `reads_by_block` |
 //! | what happens to a row that belongs in no partition | `phase::partition::partitions` |
 //! | which rows a filled chunk contains, and what a locked row causes | `phase::backfill::first_pass`, `phase::backfill::second_pass` |
 //! | what the capture trigger logs | `sql::capture` |
+//! | what the drain does with a deleted row | `sql::drain`: `clear` deletes its place, `fill` finds no row there |
 //! | what happens after TRUNCATE of the source | it is logged by `sql::capture`; `phase::partition::drain`: `truncate_as_source_did` |
 //! | what the trigger of a backfill or retype does | `sql::fill`: `keep_filled`; `sql::retype`: `create_sync_trigger` |
 //! | when the change log is compacted | `phase::partition::compaction` |
 //! | whether two rows are equal | `sql::verify`: `row_hash` |
 //! | why writes do not disturb a comparison | the steps at the top of `phase::partition::verify`; of two columns: `phase::retype::compare` |
 //! | whether to drain, to wait, to switch the mirror on or to attempt the exchange | `model::cutover`: `Cutover::next` |
+//! | whether a new column type can lose or reject values | `plan::check::retype::effects`: `semantics`, `rehearsed`; what the server is asked: `pg::rehearsal` |
+//! | whether a definition means the same when it is created again | `pg::references`: `changed`; where operators are found: [`sql`]: `with_operators` |
+//! | what happens if a row no longer satisfies a CHECK | `phase::partition::checks` |
+//! | what rejects a write with a snapshot older than the swap | `sql::swap`: `guard_function`; which writes: `phase::partition::swap`: `ready`; when it is dropped: `phase::partition::guard` |
 //! | which transactions have an older snapshot | `sql::old_snapshots`: `HOLDERS` |
 //! | which statements run under the lock of a swap | `sql::swap`: `statements`; for a retype `sql::retype::exchange`: `statements`; the order of all steps, with the checks: `sql::exchange`: `Exchange::body` |
 //! | how a rollback keeps the writes since the swap | `sql::swap`: `statements` creates the capture triggers on the table that comes into use; `phase::partition::drain` applies the log in the opposite direction |
@@ -110,6 +118,7 @@
 //! | that only one process executes a job | `pg::lease` |
 //! | which difference of two definitions is carried over | `model::difference`, `sql::carry` |
 //! | what happens after the swap, such as validating foreign keys | `phase::partition::after_exchange` |
+//! | what finalize and abort remove | `phase::partition::finalize`: `Ending`, `sql::finalize`; of the other kinds: `abort` in `phase::backfill` and `phase::retype` |
 //! | which objects may be dropped | `pg::objects`, `phase::partition::objects` |
 //! | how `every = "1 month"` is parsed | `model::partition::every`: `Every::from_str` |
 //! | the bounds and names of partitions | one range: `model::partition::scheme`; all of a job: `plan::partitioning`: `ranges`; names: `model::partition::name` |
@@ -132,17 +141,26 @@
 //!
 //! `CONTRIBUTING.md` has the details.
 //!
-//! - a key of the plan: `plan::file`, `plan::resolve`, `docs/plan.md`
-//! - a finding: the query in `sql::preflight`, `pg::preflight`, the decision in `plan::check`, the entry in `docs/findings.md`
-//! - a throttling signal: `model::pace` (`Signal`), `plan::throttle` (its limit), `sql::pace` and `pg::signals` (its value),
+//! - a key of the plan: `plan::file`, the struct (`Plan` in [`plan`], or that of its section), `plan::resolve`, `plan::identity`
+//!   (`Plan::settings`: a key that is missing there is lost when the job is resumed), `docs/plan.md`
+//! - a finding: the query in `sql::preflight`, `pg::preflight`, the field in `plan::check::facts`, the decision in `plan::check`,
+//!   the entry in `docs/findings.md`
+//! - a throttling signal: `model::pace` (`Signal`), `plan::throttle` (its limit, which is also a key of the plan), `sql::pace` and `pg::signals` (its value),
 //!   `phase::job::evaluate` (value and limit), `docs/throttling.md`; for a new cause, `model::pace::cause` and
 //!   `report::sentence::throttle`
 //! - a kind of job: `model::kind`, `plan::task`, `model::design`, a folder in `phase` that implements `JobKind`, `engine::kind`
 //! - a command: `cli`, `command`, `docs/commands.md`
-//! - an event: `event`, `report::sentence`, `docs/commands.md`
+//! - an event: `event`, `report::sentence` with an example in its `fixture`, `docs/commands.md`
 //! - a failpoint: the macro `failpoint!` in the code, `failpoint::NAMES`, `SOURCES` in `tests/crash.rs`
 //! - a version of PostgreSQL: `tests/setup.sh` and `tests/support/cluster.rs`; then each condition on `server_version_num`, in
-//!   `sql::{catalog, preflight, writing, trust, locks, finish, maintain}` and `pg::connect`, and `plan::check::server`
+//!   `sql::{catalog, preflight, writing, trust, locks, finish, maintain}` and `pg::connect`, and on `version` in
+//!   `plan::check::{server, indexes, constraints, dependents, retype}`
+//!
+//! # Tests
+//!
+//! `tests/main.rs` lists every test module with its topic. No row is lost: `tests/crash.rs`, `tests/backfill/crash.rs` (kills),
+//! `tests/oracle.rs` (writers). Two drivers of one job: `tests/commands.rs`, `tests/connections.rs`, `tests/lease.rs`. Nothing of an
+//! aborted job remains: `tests/commands.rs`, `tests/crash.rs`. Servers and versions: `tests/support/cluster.rs`.
 //!
 //! `docs/design.md` explains why the data stays correct.
 

@@ -222,15 +222,15 @@ impl Blueprint {
         part_index(&self.table.name.name, leaf, index)
     }
 
-    /// The names that an exchange which ends direction `away` changes, other than those of the tables: for the table
+    /// The names that an exchange which ends direction `ending` changes, other than those of the tables: for the table
     /// that goes out of use, and for the table that comes into use.
-    pub fn moved_names(&self, away: Direction) -> (Vec<QualifiedName>, Vec<QualifiedName>) {
+    pub fn moved_names(&self, ending: Direction) -> (Vec<QualifiedName>, Vec<QualifiedName>) {
         let of = |name: &Ident| self.table.name.sibling(name.clone());
         let indexes = self.table.indexes.iter().map(|i| of(&i.name));
         let sequences = self.table.sequences.iter().filter(|s| s.identity).map(|s| s.name.clone());
         let statistics = self.table.dependents.statistics.iter().map(|s| s.name.clone());
         let all: Vec<QualifiedName> = indexes.chain(sequences).chain(statistics).collect();
-        let from = if away == Direction::Forward { "_new" } else { "_old" };
+        let from = if ending == Direction::Forward { "_new" } else { "_old" };
         let waiting = |name: QualifiedName| name.sibling(name.name.with_suffix(from));
         (all.clone(), all.into_iter().map(waiting).collect())
     }

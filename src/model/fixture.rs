@@ -1,4 +1,4 @@
-//! The table of scenario 1, for tests.
+//! A table with every property and every kind of dependent, for unit tests.
 
 use super::dependent::*;
 use super::grant::Grant;

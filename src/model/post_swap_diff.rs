@@ -96,9 +96,9 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
 }
 
 /// Objects that `side`, the table that an exchange brings into use, lacks because they were dropped there.
-pub fn missing(b: &Blueprint, away: Direction, side: &Table) -> Vec<String> {
+pub fn missing(b: &Blueprint, ending: Direction, side: &Table) -> Vec<String> {
     let table = &b.table;
-    let (indexes, suffix) = match away {
+    let (indexes, suffix) = match ending {
         Direction::Forward => (b.carried_indexes(), "_new"),
         Direction::Reverse => (table.indexes.clone(), "_old"),
     };

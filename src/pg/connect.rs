@@ -23,7 +23,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     connect_error::{explain, is_about_encryption},
-    driver::{self, Host},
+    connect_config::{self, Host},
     passfile::{self, Login},
     pooler,
     settings::{self, Keywords, Lookup},
@@ -141,7 +141,7 @@ impl Target {
             .map(Into::into)
             .or_else(|| settings::home(var).map(|home| home.join(".pgpass")));
         let password = settings.remove("password");
-        let mut servers = driver::servers(&mut settings)?;
+        let mut servers = connect_config::servers(&mut settings)?;
         for server in &mut servers {
             let login =
                 Login { host: server.passfile_name(), port: server.port, dbname: &dbname, user: &user };
@@ -153,7 +153,7 @@ impl Target {
         }
         let (mode, tls) = encryption(&mut settings, var)?;
         let application_name = settings.remove("application_name").unwrap_or_else(|| "pgstrata".to_owned());
-        let mut config = driver::config(settings)?;
+        let mut config = connect_config::config(settings)?;
         config.user(&user).dbname(&dbname);
         let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
         config.connect_timeout(limit);

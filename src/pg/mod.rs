@@ -3,7 +3,7 @@
 pub mod catalog;
 pub mod connect;
 mod connect_error;
-mod driver;
+mod connect_config;
 pub mod finish_trial;
 pub mod in_use;
 pub mod latency;

@@ -15,7 +15,7 @@ use crate::sql::suffixes;
 /// What a definition refers to, in readable form, sorted.
 pub(super) type References = Vec<String>;
 
-/// Objects of the table that comes into use when direction `away` ends, and that refer to other functions, operators or types
+/// Objects of the table that comes into use when direction `ending` ends, and that refer to other functions, operators or types
 /// than those of the table in use: the object, and the difference. Both tables are given by oid.
 ///
 /// # Errors
@@ -23,11 +23,11 @@ pub(super) type References = Vec<String>;
 pub async fn changed(
     client: &Client,
     b: &Blueprint,
-    away: Direction,
+    ending: Direction,
     [from, to]: [u32; 2],
 ) -> Result<Vec<(String, String)>> {
     let (original, mut copy) = (of_table(client, from).await?, of_table(client, to).await?);
-    let (_, suffix) = suffixes(away);
+    let (_, suffix) = suffixes(ending);
     let renamed = |kind: &str, name: &str| match kind {
         "index" | "statistics" => Ident::new(name).with_suffix(suffix).as_str().to_owned(),
         _ => name.to_owned(),

@@ -1,4 +1,5 @@
-//! The errors of the server for SQL that is only tried.
+//! The errors of the server for SQL that is only tried: which are part of the result, and which mean that the trial is skipped,
+//! such as a lock that another session holds.
 
 use serde_json::Value;
 use tokio_postgres::error::SqlState;

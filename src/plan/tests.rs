@@ -1,3 +1,5 @@
+//! The plan file: every key, its default, and the messages for mistakes.
+
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono_tz::Tz;

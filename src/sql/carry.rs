@@ -25,7 +25,7 @@ struct InactiveTable<'a> {
     partitioned: bool,
 }
 
-/// Returns the statements that carry the changes over to the inactive table. `away` is the direction that the next
+/// Returns the statements that carry the changes over to the inactive table. `ending` is the direction that the next
 /// exchange would end; `b` includes the changes; `was` is the table in use without them.
 ///
 /// # Errors
@@ -33,13 +33,13 @@ struct InactiveTable<'a> {
 pub fn carry(
     b: &Blueprint,
     was: &Table,
-    away: Direction,
+    ending: Direction,
     found: &[Difference],
     leaves: &[QualifiedName],
 ) -> Result<Vec<String>, Vec<Difference>> {
-    let (_, suffix) = suffixes(away);
-    let partitioned = away == Direction::Forward;
-    let side = InactiveTable { b, was, table: b.sides(away).target, suffix, leaves, partitioned };
+    let (_, suffix) = suffixes(ending);
+    let partitioned = ending == Direction::Forward;
+    let side = InactiveTable { b, was, table: b.sides(ending).target, suffix, leaves, partitioned };
     let mut all: Vec<String> = Vec::new();
     let mut refused = Vec::new();
     // Create an object before its comment and other attributes.

@@ -154,8 +154,8 @@ pub(super) fn statistics_of(b: &Blueprint, s: &Statistics) -> Vec<String> {
 }
 
 /// Exchanges the names of extended statistics, as for indexes.
-pub fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
-    let (out, from) = suffixes(away);
+pub fn renames(b: &Blueprint, ending: Direction) -> Vec<String> {
+    let (out, from) = suffixes(ending);
     let rename = |s: &Statistics| {
         let other = s.name.sibling(s.name.name.with_suffix(from));
         [
@@ -167,9 +167,9 @@ pub fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
 }
 
 /// Redirects all objects to the table that now has the name of the source.
-pub fn bind(b: &Blueprint, away: Direction) -> Vec<String> {
+pub fn bind(b: &Blueprint, ending: Direction) -> Vec<String> {
     let d = &b.table.dependents;
-    let (out, _) = suffixes(away);
+    let (out, _) = suffixes(ending);
     let outgoing = b.table.name.sibling(b.table.name.name.with_suffix(out));
     let mut all: Vec<String> = d.functions.iter().map(|f| trimmed(&f.definition)).collect();
     all.extend(d.rules.iter().flat_map(|r| rule(b, r, &outgoing)));
@@ -177,7 +177,7 @@ pub fn bind(b: &Blueprint, away: Direction) -> Vec<String> {
     for e in &d.defaults {
         all.push(format!("alter table {} alter column {} set default {}", e.table, e.column, e.expression));
     }
-    all.extend(d.publications.iter().flat_map(|p| publication(b, away, p, &outgoing)));
+    all.extend(d.publications.iter().flat_map(|p| publication(b, ending, p, &outgoing)));
     all
 }
 
@@ -225,8 +225,8 @@ fn rule(b: &Blueprint, r: &Rule, outgoing: &QualifiedName) -> Vec<String> {
 
 /// Adds the table that comes into use to a publication. A subscriber identifies the table by name, and receives changes
 /// under the name of the partition root, so it continues to work.
-fn publication(b: &Blueprint, away: Direction, p: &Publication, outgoing: &QualifiedName) -> [String; 3] {
-    let via_root = away == Direction::Forward || p.via_root;
+fn publication(b: &Blueprint, ending: Direction, p: &Publication, outgoing: &QualifiedName) -> [String; 3] {
+    let via_root = ending == Direction::Forward || p.via_root;
     let columns = p.columns.as_ref().map_or(String::new(), |names| format!(" ({})", list("", names)));
     let condition = p.condition.as_ref().map_or(String::new(), |e| format!(" where ({e})"));
     [

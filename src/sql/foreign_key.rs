@@ -14,8 +14,8 @@ use crate::model::table::ForeignKey;
 
 /// Drops the keys of the table that goes out of use, and those of other tables that reference it. A key that is dropped
 /// from the parent is also dropped from its `leaves`; a leaf has its own key only until the parent has the key.
-pub fn drop(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
-    let forward = away == Direction::Forward;
+pub fn drop(b: &Blueprint, ending: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+    let forward = ending == Direction::Forward;
     let drop = |table: &QualifiedName, key: &ForeignKey| {
         format!("alter table {table} drop constraint if exists {}", key.name)
     };
@@ -32,8 +32,8 @@ pub fn drop(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<Str
 /// Adds the keys to the table that now has the name; `leaves` are its partitions if it is partitioned. Every later
 /// write is checked. The comment is created with the key; if the parent gets the key later, the comment is also created
 /// later.
-pub fn add(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
-    let forward = away == Direction::Forward;
+pub fn add(b: &Blueprint, ending: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+    let forward = ending == Direction::Forward;
     let one = |table: &QualifiedName, key: &ForeignKey, comment: bool| {
         [on(table, key)].into_iter().chain(comment_on(table, key).filter(|_| comment))
     };

@@ -236,9 +236,9 @@ fn dollar_quoted(body: &str) -> String {
 
 /// The suffixes before and after an exchange.
 ///
-/// `away` is the direction that ends: a swap ends `Forward`, a rollback ends `Reverse`.
-pub fn suffixes(away: Direction) -> (&'static str, &'static str) {
-    match away {
+/// `ending` is the direction that ends: a swap ends `Forward`, a rollback ends `Reverse`.
+pub fn suffixes(ending: Direction) -> (&'static str, &'static str) {
+    match ending {
         Direction::Forward => ("_old", "_new"),
         Direction::Reverse => ("_new", "_old"),
     }

@@ -1,5 +1,5 @@
-//! Definitions that a job creates again from their text: what they call, and the types of their constants. The server
-//! parses the text with the privileges of the job's role.
+//! Finds code of other roles that would run, or be called, when a job creates definitions again from their text: the server
+//! parses the text with the privileges of the job's role, calls the checks of domains in constants, and looks up functions.
 
 use super::trust::{is_trusted, untrusted_creators};
 

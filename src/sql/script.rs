@@ -166,7 +166,7 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         }
         all
     };
-    let exchange = |away: Direction| exchange::exchange(r, away).create();
+    let exchange = |ending: Direction| exchange::exchange(r, ending).create();
     let validated =
         r.keys.iter().filter(|key| key.validated).map(|key| foreign_key::validate(&key.table, key));
     let compared = |direction| retype::compare(r, direction, &middle).0;
@@ -294,9 +294,9 @@ fn drained(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
     all
 }
 
-fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+fn exchange(b: &Blueprint, ending: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = swap::guard_function(b);
-    all.extend(swap::exchange(b, away, leaves, swap::Guard::Serializable).create());
+    all.extend(swap::exchange(b, ending, leaves, swap::Guard::Serializable).create());
     all
 }
 
@@ -309,17 +309,17 @@ fn mirrored(b: &Blueprint, direction: Direction) -> Vec<String> {
     mirror::on(b, direction, &Mirrored { heaps: &[], deferrable: &deferrable, until: "-infinity" })
 }
 
-fn validate_foreign_keys(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+fn validate_foreign_keys(b: &Blueprint, ending: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let plain = [b.table.name.clone()];
-    let tables = if away == Direction::Forward { leaves } else { &plain };
+    let tables = if ending == Direction::Forward { leaves } else { &plain };
     let own = b.own_keys().into_iter().filter(|key| key.validated).flat_map(|key| {
         let mut all: Vec<String> = tables.iter().map(|t| foreign_key::validate(t, key)).collect();
-        if away == Direction::Forward {
+        if ending == Direction::Forward {
             all.extend(foreign_key::on_parent(b, key));
         }
         all
     });
-    let back = b.incoming_dropped.iter().filter(|_| away == Direction::Reverse);
+    let back = b.incoming_dropped.iter().filter(|_| ending == Direction::Reverse);
     let others = b.child_keys().into_iter().chain(back).filter(|key| key.validated);
     own.chain(others.map(|key| foreign_key::validate(&key.table, key))).collect()
 }

@@ -29,8 +29,8 @@ enum LockOrder {
 
 /// Acquires the locks. LOCK TABLE of a view would also lock every other table of the view, so the statement sets the
 /// owner of the view to the current owner, which locks only the view.
-fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
-    let sides = b.sides(away);
+fn locks(b: &Blueprint, ending: Direction, order: LockOrder) -> Vec<String> {
+    let sides = b.sides(ending);
     let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
     let views = b.table.views.iter().map(|v| format!("alter view {} owner to {}", v.name, v.owner));
     let others = b.other_altered_tables().into_iter().map(lock);
@@ -46,62 +46,62 @@ fn locks(b: &Blueprint, away: Direction, order: LockOrder) -> Vec<String> {
 /// `nextval` itself, or has changed a table that a foreign key references, and then uses the source, is in a deadlock
 /// with the job. The `lock_timeout` of the job must resolve it before the server checks for deadlocks, so these locks
 /// are requested as early as possible.
-fn further_locks(b: &Blueprint, away: Direction, leaves: &[QualifiedName]) -> Vec<String> {
-    let mut all = foreign_key::drop(b, away, leaves);
-    all.extend(sequences(b, away));
+fn further_locks(b: &Blueprint, ending: Direction, leaves: &[QualifiedName]) -> Vec<String> {
+    let mut all = foreign_key::drop(b, ending, leaves);
+    all.extend(sequences(b, ending));
     all
 }
 
 /// The exchange in one direction. It fails if a change is pending.
-pub fn exchange(b: &Blueprint, away: Direction, leaves: &[QualifiedName], guard: Guard) -> Exchange {
+pub fn exchange(b: &Blueprint, ending: Direction, leaves: &[QualifiedName], guard: Guard) -> Exchange {
     let pending = |table: QualifiedName| format!("exists (select from {table})");
     Exchange {
         function: b.exchange_function(),
         definition: b.definition_function(),
         table: b.table.name.clone(),
-        to: match away {
+        to: match ending {
             Direction::Forward => State::Swapped,
             Direction::Reverse => State::RolledBack,
         },
-        locks: locks(b, away, LockOrder::DependentsFirst),
-        locks_in_turn: locks(b, away, LockOrder::TablesFirst),
+        locks: locks(b, ending, LockOrder::DependentsFirst),
+        locks_in_turn: locks(b, ending, LockOrder::TablesFirst),
         pending: Some(format!("{} or {}", pending(b.log()), pending(b.truncations()))),
         captured: capture::CAPTURE_IN_FORCE.to_owned(),
-        further_locks: further_locks(b, away, leaves),
-        statements: statements(b, away, leaves, guard),
-        last: counters(b, away),
+        further_locks: further_locks(b, ending, leaves),
+        statements: statements(b, ending, leaves, guard),
+        last: counters(b, ending),
         functions: b.table.dependents.functions.iter().map(|f| f.name.clone()).collect(),
     }
 }
 
 /// A weak lock that makes autovacuum cancel itself and blocks no reader or writer.
-pub fn first_lock(b: &Blueprint, away: Direction) -> String {
-    format!("lock table {} in share update exclusive mode", b.sides(away).source)
+pub fn first_lock(b: &Blueprint, ending: Direction) -> String {
+    format!("lock table {} in share update exclusive mode", b.sides(ending).source)
 }
 
 /// The statements between the checks and the update of the job's row, in order.
-fn statements(b: &Blueprint, away: Direction, leaves: &[QualifiedName], against: Guard) -> Vec<String> {
-    let sides = b.sides(away);
-    let to_plain = away == Direction::Reverse;
+fn statements(b: &Blueprint, ending: Direction, leaves: &[QualifiedName], against: Guard) -> Vec<String> {
+    let sides = b.sides(ending);
+    let to_plain = ending == Direction::Reverse;
     let mut all = capture::drop_triggers(&sides.source);
-    all.extend(user_triggers(b, away));
+    all.extend(user_triggers(b, ending));
     if b.table.force_row_security {
         all.push(format!("alter table {} force row level security", sides.target));
         all.push(format!("alter table {} no force row level security", sides.source));
     }
     all.extend(with_operators(&b.table.operator_schemas, checks_left_out(b, &sides.target)));
-    all.extend(renames(b, away));
-    all.extend(dependent::renames(b, away));
-    all.extend(foreign_key::add(b, away, leaves));
+    all.extend(renames(b, ending));
+    all.extend(dependent::renames(b, ending));
+    all.extend(foreign_key::add(b, ending, leaves));
     let mut redirected: Vec<String> = b.table.views.iter().map(view).collect();
-    redirected.extend(dependent::bind(b, away));
+    redirected.extend(dependent::bind(b, ending));
     if !to_plain {
         redirected.extend(dependent::own_policies(b));
         all.extend(comments(b));
     }
     all.extend(with_operators(&b.table.operator_schemas, redirected));
     all.extend(capture::create_triggers(b, &b.table.name));
-    all.extend(guard(b, away, against));
+    all.extend(guard(b, ending, against));
     all.extend(mirror::off(b));
     // Recorded truncations apply to the direction that ends; the other direction starts without any.
     all.push(format!("delete from {}", b.truncations()));
@@ -122,8 +122,8 @@ fn checks_left_out(b: &Blueprint, table: &QualifiedName) -> Vec<String> {
 }
 
 /// Enables user triggers only on the table that comes into use.
-fn user_triggers(b: &Blueprint, away: Direction) -> Vec<String> {
-    let sides = b.sides(away);
+fn user_triggers(b: &Blueprint, ending: Direction) -> Vec<String> {
+    let sides = b.sides(ending);
     let state = |t: &Trigger| match t.enabled.as_str() {
         "D" => "disable trigger",
         "R" => "enable replica trigger",
@@ -145,8 +145,8 @@ fn user_triggers(b: &Blueprint, away: Direction) -> Vec<String> {
 /// Renames the objects of the source to free their names, and gives these names to the objects of the target. Names of
 /// indexes and sequences are unique in the schema, so each is renamed separately; renaming an index also renames its
 /// constraint.
-fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
-    let (out, from) = suffixes(away);
+fn renames(b: &Blueprint, ending: Direction) -> Vec<String> {
+    let (out, from) = suffixes(ending);
     let name = &b.table.name;
     let mut all = vec![
         format!("alter table {name} rename to {}", name.name.with_suffix(out)),
@@ -165,12 +165,12 @@ fn renames(b: &Blueprint, away: Direction) -> Vec<String> {
 
 /// Exchanges the names of the identity sequences of both tables, and sets the owner of a serial sequence to the table
 /// that comes into use.
-fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
-    let (out, from) = suffixes(away);
+fn sequences(b: &Blueprint, ending: Direction) -> Vec<String> {
+    let (out, from) = suffixes(ending);
     let sequence = |s: &Sequence| {
         let own = &s.name;
         if !s.identity {
-            return vec![format!("alter sequence {own} owned by {}.{}", b.sides(away).target, s.column)];
+            return vec![format!("alter sequence {own} owned by {}.{}", b.sides(ending).target, s.column)];
         }
         let other = own.sibling(own.name.with_suffix(from));
         vec![
@@ -185,8 +185,8 @@ fn sequences(b: &Blueprint, away: Direction) -> Vec<String> {
 /// moment, because it called `nextval` on it by name, takes one more value from it after the commit, so the new
 /// sequence skips as many values as there can be sessions. These statements run last, after all that take time, when
 /// sessions that often call `nextval` are visible as waiting.
-fn counters(b: &Blueprint, away: Direction) -> Vec<String> {
-    let (out, _) = suffixes(away);
+fn counters(b: &Blueprint, ending: Direction) -> Vec<String> {
+    let (out, _) = suffixes(ending);
     let counter = |s: &Sequence| {
         let was = s.name.sibling(s.name.name.with_suffix(out));
         let (name, old) = (literal(&s.name.to_string()), literal(&was.to_string()));
@@ -285,8 +285,8 @@ end"
     ]
 }
 
-fn guard(b: &Blueprint, away: Direction, guard: Guard) -> Vec<String> {
-    let (out, _) = suffixes(away);
+fn guard(b: &Blueprint, ending: Direction, guard: Guard) -> Vec<String> {
+    let (out, _) = suffixes(ending);
     let outgoing = b.table.name.sibling(b.table.name.name.with_suffix(out));
     let (name, function) = (Ident::new(GUARD), b.guard_function());
     // An older snapshot may include a previous trigger on the table, so each trigger has a unique argument: the ID of

@@ -146,7 +146,9 @@ impl<'a> SnapshotWait<'a> {
             let (name, left) = (target.describe(), Left::default());
             Ok(WatchedStandby { name, target, session: None, left, unknown: None })
         };
-        let standbys = driver.plan.throttle().replicas.iter().map(standby).collect::<Result<_>>()?;
+        // With the standbys that were added with `set`.
+        let plan = driver.gate.plan();
+        let standbys = plan.throttle().replicas.iter().map(standby).collect::<Result<_>>()?;
         Ok(Self {
             driver,
             mark: None,

@@ -1,5 +1,6 @@
-//! CHECK constraints that depend on more than the row: a row that satisfied the constraint when it was written may violate it
-//! when it is copied. The job must not stop for that, because the application could not help it.
+//! Drops a CHECK constraint from the inactive table when it rejects a row of the table in use; the next swap or rollback adds it
+//! again, as NOT VALID. A constraint that depends on more than the row can reject a row that satisfied it when it was written,
+//! and the job must not stop for that.
 
 use tokio_postgres::error::SqlState;
 

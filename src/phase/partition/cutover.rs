@@ -23,7 +23,7 @@ const LITTLE_BLOCKS: i64 = 1_024;
 pub struct ExchangeProgress<'a> {
     context: &'a PartitionJob,
     meter: &'a Meter<'a>,
-    away: Direction,
+    ending: Direction,
     cutover: Cutover,
     older: SnapshotWait<'a>,
     proven: bool,
@@ -37,7 +37,7 @@ impl<'a> ExchangeProgress<'a> {
     ///
     /// # Errors
     /// The server returned an error.
-    pub async fn begin(context: &'a PartitionJob, meter: &'a Meter<'a>, away: Direction) -> Result<Self> {
+    pub async fn begin(context: &'a PartitionJob, meter: &'a Meter<'a>, ending: Direction) -> Result<Self> {
         let plan = &context.plan;
         let waits = plan.old_snapshots() != OldSnapshots::Accept;
         let cutover = Cutover::new(plan.lock_budget().give_up_after, waits);
@@ -48,7 +48,7 @@ impl<'a> ExchangeProgress<'a> {
         let mut way = Self {
             context,
             meter,
-            away,
+            ending,
             cutover,
             older,
             proven: false,
@@ -103,7 +103,7 @@ impl<'a> ExchangeProgress<'a> {
     async fn wait(&mut self) -> Result<()> {
         if self.looked.elapsed() > LOCKS {
             self.looked = Instant::now();
-            locks::cancel(self.context, &self.context.blueprint(), self.away, &mut self.blockers).await?;
+            locks::cancel(self.context, &self.context.blueprint(), self.ending, &mut self.blockers).await?;
         }
         self.older.nap().await;
         Ok(())
@@ -119,7 +119,7 @@ impl<'a> ExchangeProgress<'a> {
 
     async fn drain(&mut self) -> Result<()> {
         let taken = if self.cutover.mirrors() {
-            let (taken, blocked) = mirror::drain(self.context, self.away).await?;
+            let (taken, blocked) = mirror::drain(self.context, self.ending).await?;
             if blocked {
                 // The mirror is switched on again after the next drains.
                 self.cutover.mirror_ended();
@@ -162,7 +162,7 @@ impl<'a> ExchangeProgress<'a> {
         // While the mirror is on, each drain scans the whole log, so make it short.
         let b = self.context.blueprint();
         self.context.control.batch_execute(&drain_sql::vacuum_log(&b, false)).await?;
-        match mirror::on(self.context, self.away).await {
+        match mirror::on(self.context, self.ending).await {
             Ok(()) => Ok(()),
             Err(e) if e.retry_class() == Retry::Never => {
                 self.cutover.no_mirror();

@@ -25,29 +25,29 @@ use crate::sql::carry as sql;
 /// Changes that cannot be carried over, by name; or the server returned an error.
 pub async fn carry(
     context: &PartitionJob,
-    away: Direction,
+    ending: Direction,
     definition: &Definition,
     target: u32,
 ) -> Result<bool> {
     let (client, job, b) = (&context.control, context.job.id, context.blueprint());
     let mut now = definition.table.clone();
     after_exchange::ignore_expected_changes(context, &b, &mut now).await?;
-    without_copies(&b, away, &mut now);
+    without_copies(&b, ending, &mut now);
     let known = in_use::read(client, job).await?;
-    let Some(mut was) = known.or_else(|| (away == Direction::Forward).then(|| b.table.clone())) else {
+    let Some(mut was) = known.or_else(|| (ending == Direction::Forward).then(|| b.table.clone())) else {
         // An earlier version did the swap, and did not store the definition after it.
         let found = post_swap_diff::unexpected(&b, &now);
-        return if found.is_empty() { Ok(false) } else { Err(lost(&b, away, &found)) };
+        return if found.is_empty() { Ok(false) } else { Err(lost(&b, ending, &found)) };
     };
     remade_keys::ignore_expected_changes(&b.table, &mut was);
     post_swap_diff::with_late_keys(&b, &now, &mut was);
-    without_copies(&b, away, &mut was);
+    without_copies(&b, ending, &mut was);
     // A partition has its own foreign key until the parent has the key. If no partition has one, a key that the parent
     // lacks was dropped.
-    if away == Direction::Reverse && definition.leaves.iter().all(|leaf| leaf.keys == 0) {
+    if ending == Direction::Reverse && definition.leaves.iter().all(|leaf| leaf.keys == 0) {
         let dropped = post_swap_diff::dropped_keys(&b, &definition.table);
         if !dropped.is_empty() {
-            return Err(lost(&b, away, &dropped));
+            return Err(lost(&b, ending, &dropped));
         }
     }
     let mut found = differences(&was, &now, Between::Times);
@@ -59,25 +59,25 @@ pub async fn carry(
     with.table = difference::with(&b.table, &found)
         .map_err(|e| Error::failed("a change of the table could not be parsed").caused_by(e))?;
     with.table.operator_schemas = now.operator_schemas.clone();
-    let leaves: Vec<QualifiedName> = match away {
+    let leaves: Vec<QualifiedName> = match ending {
         Direction::Forward => definition.leaves.iter().map(|leaf| leaf.name.clone()).collect(),
         Direction::Reverse => Vec::new(),
     };
-    let statements = sql::carry(&with, &was, away, &found, &leaves)
-        .map_err(|refused| lost(&b, away, &descriptions(&refused)))?;
-    let side = b.sides(away).target;
+    let statements = sql::carry(&with, &was, ending, &found, &leaves)
+        .map_err(|refused| lost(&b, ending, &descriptions(&refused)))?;
+    let side = b.sides(ending).target;
     let done = briefly(context, vec![side.clone()], "carry over changes", async || {
         // CHECK constraints are validated with the privileges of the job's role.
-        context.check_untrusted_code(client, &[b.sides(away).source], Access::Copies).await?;
+        context.check_untrusted_code(client, &[b.sides(ending).source], Access::Copies).await?;
         all(client, &statements).await?;
         store::extend(client, job, &with).await?;
         in_use::keep(client, job, &now).await?;
         // An event trigger may have undone or changed it.
         let left = post_swap_diff::not_carried(&found, &catalog::table(client, target).await?);
-        if left.is_empty() { Ok(()) } else { Err(lost(&b, away, &descriptions(&left))) }
+        if left.is_empty() { Ok(()) } else { Err(lost(&b, ending, &descriptions(&left))) }
     });
     done.await.map_err(|e| match (e.retry_class(), e.sqlstate()) {
-        (Retry::Never, Some(_)) => failed(&b, away, &found, &e),
+        (Retry::Never, Some(_)) => failed(&b, ending, &found, &e),
         _ => e,
     })?;
     context.blueprint.replace(with);
@@ -89,13 +89,13 @@ pub async fn carry(
 ///
 /// # Errors
 /// The missing objects.
-pub fn nothing_is_missing(b: &Blueprint, away: Direction, side: &Table) -> Result<()> {
-    let missing = post_swap_diff::missing(b, away, side);
+pub fn nothing_is_missing(b: &Blueprint, ending: Direction, side: &Table) -> Result<()> {
+    let missing = post_swap_diff::missing(b, ending, side);
     if missing.is_empty() {
         return Ok(());
     }
-    let name = b.sides(away).target.plain();
-    let or = match away {
+    let name = b.sides(ending).target.plain();
+    let or = match ending {
         Direction::Forward => "or abort the job and run it again",
         Direction::Reverse => "or keep the partitioned table and finalize the job",
     };
@@ -112,14 +112,14 @@ pub fn nothing_is_missing(b: &Blueprint, away: Direction, side: &Table) -> Resul
 pub async fn nothing_changed_its_meaning(
     client: &Client,
     b: &Blueprint,
-    away: Direction,
+    ending: Direction,
     tables: [u32; 2],
 ) -> Result<()> {
-    let changed = references::changed(client, b, away, tables).await?;
+    let changed = references::changed(client, b, ending, tables).await?;
     if changed.is_empty() {
         return Ok(());
     }
-    let name = b.sides(away).target.plain();
+    let name = b.sides(ending).target.plain();
     let described: Vec<String> =
         changed.iter().map(|(what, difference)| format!("{what}: {difference}")).collect();
     Err(Error::failed(format!("definitions of {name} differ from those of {}", b.table.name.plain()))
@@ -128,15 +128,15 @@ pub async fn nothing_changed_its_meaning(
 }
 
 /// Removes the job's own copies of policies, which belong to the inactive table.
-fn without_copies(b: &Blueprint, away: Direction, table: &mut Table) {
-    let other = b.sides(away).target;
+fn without_copies(b: &Blueprint, ending: Direction, table: &mut Table) {
+    let other = b.sides(ending).target;
     table.dependents.policies.retain(|policy| policy.table != other);
 }
 
-fn lost(b: &Blueprint, away: Direction, found: &[String]) -> Error {
+fn lost(b: &Blueprint, ending: Direction, found: &[String]) -> Error {
     let table = b.table.name.plain();
     let found = found.join("; ");
-    match away {
+    match ending {
         Direction::Forward => Error::failed(format!(
             "{table} has changed since this job was planned: {found}"
         ))
@@ -150,10 +150,10 @@ fn lost(b: &Blueprint, away: Direction, found: &[String]) -> Error {
     }
 }
 
-fn failed(b: &Blueprint, away: Direction, found: &[Difference], error: &Error) -> Error {
-    lost(b, away, &descriptions(found)).cause(format!(
+fn failed(b: &Blueprint, ending: Direction, found: &[Difference], error: &Error) -> Error {
+    lost(b, ending, &descriptions(found)).cause(format!(
         "the same change could not be made to {}: {}",
-        b.sides(away).target.plain(),
+        b.sides(ending).target.plain(),
         error.message()
     ))
 }

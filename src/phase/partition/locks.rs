@@ -20,32 +20,32 @@ const LOOKS_EVERY: Duration = Duration::from_millis(15);
 
 /// The tables that the swap in that direction locks: both sides, the views that read them, and the tables of foreign
 /// keys.
-fn locked(b: &Blueprint, away: Direction) -> Vec<QualifiedName> {
-    let sides = b.sides(away);
+fn locked(b: &Blueprint, ending: Direction) -> Vec<QualifiedName> {
+    let sides = b.sides(ending);
     let views = b.table.views.iter().map(|v| v.name.clone());
     let referenced = b.table.foreign_keys.iter().map(|f| f.references.clone());
     let others = b.other_altered_tables().into_iter().cloned();
     [sides.source, sides.target].into_iter().chain(views).chain(referenced).chain(others).collect()
 }
 
-fn lock_retry<'a>(context: &'a PartitionJob, b: &Blueprint, away: Direction) -> LockRetry<'a> {
-    LockRetry::on(context, locked(b, away))
+fn lock_retry<'a>(context: &'a PartitionJob, b: &Blueprint, ending: Direction) -> LockRetry<'a> {
+    LockRetry::on(context, locked(b, ending))
 }
 
 /// [`LockRetry::look`] for the swap in that direction.
 ///
 /// # Errors
 /// The blockers; or the server returned an error.
-pub async fn look(context: &PartitionJob, b: &Blueprint, away: Direction) -> Result<()> {
-    lock_retry(context, b, away).look().await
+pub async fn look(context: &PartitionJob, b: &Blueprint, ending: Direction) -> Result<()> {
+    lock_retry(context, b, ending).look().await
 }
 
 /// As [`look`], but retries for a short time: transactions of applications are often short.
 ///
 /// # Errors
 /// As [`look`].
-pub async fn look_patiently(context: &PartitionJob, b: &Blueprint, away: Direction) -> Result<()> {
-    let lock_retry = lock_retry(context, b, away);
+pub async fn look_patiently(context: &PartitionJob, b: &Blueprint, ending: Direction) -> Result<()> {
+    let lock_retry = lock_retry(context, b, ending);
     let begun = Instant::now();
     loop {
         match lock_retry.look().await {
@@ -62,16 +62,16 @@ pub async fn look_patiently(context: &PartitionJob, b: &Blueprint, away: Directi
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn cancel(context: &PartitionJob, b: &Blueprint, away: Direction, asked: &mut Asked) -> Result<()> {
-    lock_retry(context, b, away).cancel(asked).await
+pub async fn cancel(context: &PartitionJob, b: &Blueprint, ending: Direction, asked: &mut Asked) -> Result<()> {
+    lock_retry(context, b, ending).cancel(asked).await
 }
 
 /// [`LockRetry::begin`] for the swap in that direction.
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn begin(context: &PartitionJob, client: &Client, b: &Blueprint, away: Direction) -> Result<()> {
-    lock_retry(context, b, away).begin(client, &sql::first_lock(b, away)).await
+pub async fn begin(context: &PartitionJob, client: &Client, b: &Blueprint, ending: Direction) -> Result<()> {
+    lock_retry(context, b, ending).begin(client, &sql::first_lock(b, ending)).await
 }
 
 /// [`LockRetry::run`] for the locks of the swap in the current direction.

@@ -26,11 +26,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// The table cannot be mirrored; or the server returned an error. In both cases, nothing is changed.
-pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
+pub async fn on(context: &PartitionJob, ending: Direction) -> Result<()> {
     let (b, client) = (context.blueprint(), &context.control);
     belongs_to_trusted(context, client).await?;
-    let deferrable = deferrable(context, away).await?;
-    let source = catalog::must_find(client, &b.sides(away).source).await?;
+    let deferrable = deferrable(context, ending).await?;
+    let source = catalog::must_find(client, &b.sides(ending).source).await?;
     let rows = client.query(sql::HEAPS, &[&source]).await?;
     let heaps: Vec<(u32, u32)> =
         rows.iter().filter_map(|row| Some((row.get(0), row.get::<_, Option<u32>>(1)?))).collect();
@@ -39,7 +39,7 @@ pub async fn on(context: &PartitionJob, away: Direction) -> Result<()> {
     transaction(client, READ_COMMITTED, async |client| {
         context.hold_epoch(client).await?;
         belongs_to_trusted(context, client).await?;
-        all(client, &sql::on(&b, away, &mirrored)).await
+        all(client, &sql::on(&b, ending, &mirrored)).await
     })
     .await?;
     failpoint!("mirror.on");
@@ -73,9 +73,9 @@ async fn belongs_to_trusted(context: &PartitionJob, client: &Client) -> Result<(
 
 /// The deferrable keys of the target. Fails if another deferrable constraint has the name of one of them: SET
 /// CONSTRAINTS applies to every constraint with the name, so it would also make the other constraint immediate.
-async fn deferrable(context: &PartitionJob, away: Direction) -> Result<Vec<QualifiedName>> {
+async fn deferrable(context: &PartitionJob, ending: Direction) -> Result<Vec<QualifiedName>> {
     let client = &context.control;
-    let target = catalog::must_find(client, &context.blueprint().sides(away).target).await?;
+    let target = catalog::must_find(client, &context.blueprint().sides(ending).target).await?;
     let rows = client.query(sql::DEFERRABLE_KEYS, &[&target]).await?;
     let key = |row: &Row| {
         let name = QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
@@ -114,7 +114,7 @@ pub async fn off(context: &PartitionJob) -> Result<bool> {
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool)> {
+pub async fn drain(context: &PartitionJob, ending: Direction) -> Result<(u64, bool)> {
     let (b, client) = (context.blueprint(), &context.control);
     let mut taken = 0;
     for row in client.query(&sql::blocks(&b), &[]).await? {
@@ -123,7 +123,7 @@ pub async fn drain(context: &PartitionJob, away: Direction) -> Result<(u64, bool
         if !client.query(&drain_sql::truncated(&b), &[]).await?.is_empty() {
             return Ok((taken, true));
         }
-        match gently(context, &b, away, block).await {
+        match gently(context, &b, ending, block).await {
             Ok(rows) => taken += rows,
             Err(e) if e.retry_class() == Retry::Again => break,
             Err(e) if e.lacks_partition() => partitions::extend(context).await?,
@@ -144,10 +144,10 @@ fn is_conflict(error: &Error) -> bool {
     ])
 }
 
-async fn gently(context: &PartitionJob, b: &Blueprint, away: Direction, block: i64) -> Result<u64> {
+async fn gently(context: &PartitionJob, b: &Blueprint, ending: Direction, block: i64) -> Result<u64> {
     let mut tries = 0;
     loop {
-        match batch(context, b, away, block).await {
+        match batch(context, b, ending, block).await {
             // A writer may have mirrored the same row in the meantime.
             Err(e) if tries < TRIES && (e.retry_class() == Retry::Again || is_conflict(&e)) => {
                 tries += 1;
@@ -158,17 +158,17 @@ async fn gently(context: &PartitionJob, b: &Blueprint, away: Direction, block: i
     }
 }
 
-async fn batch(context: &PartitionJob, b: &Blueprint, away: Direction, block: i64) -> Result<u64> {
+async fn batch(context: &PartitionJob, b: &Blueprint, ending: Direction, block: i64) -> Result<u64> {
     let values = [format!("({block},0)"), format!("({},0)", block + 1)];
     transaction(&context.control, REPEATABLE_READ, async |client| {
         client.batch_execute(sql::DRAIN_SETTINGS).await?;
-        let sides = b.sides(away);
+        let sides = b.sides(ending);
         client.batch_execute(&copy_sql::lock_against_truncate(&sides)).await?;
         context.check_untrusted_code_between(client, &sides.source, &sides.target).await?;
         context.hold_epoch(client).await?;
         client.batch_execute(drain_sql::SETTINGS).await?;
         let mut taken = 0;
-        for statement in sql::drain(b, away) {
+        for statement in sql::drain(b, ending) {
             taken = execute_prepared(client, &context.prepared(&statement).await?, &values).await?;
         }
         Ok(taken)

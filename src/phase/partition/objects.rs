@@ -102,9 +102,9 @@ pub async fn in_place(context: &PartitionJob) -> Result<()> {
 ///
 /// # Errors
 /// The name; or the server returned an error.
-pub async fn names_move(context: &PartitionJob, away: Direction) -> Result<()> {
-    let (source, target) = sides(context, &recorded(context).await?, away)?;
-    let (out, come) = context.blueprint().moved_names(away);
+pub async fn names_move(context: &PartitionJob, ending: Direction) -> Result<()> {
+    let (source, target) = sides(context, &recorded(context).await?, ending)?;
+    let (out, come) = context.blueprint().moved_names(ending);
     let with = |names: Vec<QualifiedName>, oid: u32| names.into_iter().map(move |name| (name, oid));
     let wanted: Vec<_> = with(out, source).chain(with(come, target)).collect();
     let found = pg::not_of(&context.control, &wanted).await?;

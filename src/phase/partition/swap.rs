@@ -28,26 +28,26 @@ use crate::sql::swap::Guard;
 /// A lock error if the lock could not be acquired within the plan's attempts. In that case, the source is unchanged and
 /// changes are still captured.
 pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
-    let away = context.direction();
+    let ending = context.direction();
     let b = context.blueprint();
-    let sides = b.sides(away);
+    let sides = b.sides(ending);
     let (source, target) = (sides.source.plain(), sides.target.plain());
-    let rollback = away == Direction::Reverse;
+    let rollback = ending == Direction::Reverse;
     let mut meter = Meter::begin(context, TableWork::ExchangeTables { source, target, rollback });
     meter.count("changes", 0, 0);
     let exchanger = Exchanger::new(context, b.exchange_function(), b.definition_function());
-    let way = tokio::sync::Mutex::new(ExchangeProgress::begin(context, &meter, away).await?);
+    let way = tokio::sync::Mutex::new(ExchangeProgress::begin(context, &meter, ending).await?);
     let exchanged = locks::patiently(context, &b, meter.phase(), async || {
         let mut way = way.lock().await;
         loop {
-            let ready = ready(context, &exchanger, away).await?;
+            let ready = ready(context, &exchanger, ending).await?;
             let partitions = context.blueprint().partitions.len();
             way.clear().await?;
             if context.blueprint().partitions.len() != partitions {
                 continue; // A drain created partitions, which the prepared exchange does not include.
             }
-            locks::look_patiently(context, &b, away).await?;
-            match exchange(context, &exchanger, away, &ready).await {
+            locks::look_patiently(context, &b, ending).await?;
+            match exchange(context, &exchanger, ending, &ready).await {
                 // A change was logged before the lock was acquired. Drain it, and wait for older snapshots again.
                 Err(e) if failed_check(&e) == Some(FailedCheck::LogNotEmpty) => {}
                 other => return other,
@@ -77,24 +77,24 @@ struct Ready {
 }
 
 /// Checks the conditions of an exchange, and creates its function. Holds no lock.
-async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, away: Direction) -> Result<Ready> {
+async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, ending: Direction) -> Result<Ready> {
     let client = &context.control;
     capture::in_force(context).await?;
-    objects::names_move(context, away).await?;
-    if away == Direction::Forward {
+    objects::names_move(context, ending).await?;
+    if ending == Direction::Forward {
         additions::none_on_target(context).await?;
     }
-    let (definition, target) = carried_over(context, exchanger, away).await?;
+    let (definition, target) = carried_over(context, exchanger, ending).await?;
     let b = context.blueprint();
-    drift::nothing_is_missing(&b, away, &catalog::table(client, target).await?)?;
-    drift::nothing_changed_its_meaning(client, &b, away, [definition.table.oid, target]).await?;
-    let moved = definition.leaves.iter().filter(|leaf| away == Direction::Forward || leaf.keys > 0);
+    drift::nothing_is_missing(&b, ending, &catalog::table(client, target).await?)?;
+    drift::nothing_changed_its_meaning(client, &b, ending, [definition.table.oid, target]).await?;
+    let moved = definition.leaves.iter().filter(|leaf| ending == Direction::Forward || leaf.keys > 0);
     let leaves: Vec<QualifiedName> = moved.map(|leaf| leaf.name.clone()).collect();
     let guard = match context.plan.old_snapshots() {
         OldSnapshots::Accept => Guard::EveryWrite,
         OldSnapshots::Wait | OldSnapshots::Cancel => Guard::Serializable,
     };
-    let exchange = sql::exchange(&b, away, &leaves, guard);
+    let exchange = sql::exchange(&b, ending, &leaves, guard);
     exchanger.ready(&exchange, sql::guard_function(&b)).await?;
     Ok(Ready { definition, exchange })
 }
@@ -117,14 +117,14 @@ pub async fn carry_over(context: &PartitionJob) -> Result<()> {
 async fn carried_over(
     context: &PartitionJob,
     exchanger: &Exchanger<'_>,
-    away: Direction,
+    ending: Direction,
 ) -> Result<(Definition, u32)> {
-    let sides = context.blueprint().sides(away);
+    let sides = context.blueprint().sides(ending);
     let source = catalog::must_find(&context.control, &sides.source).await?;
     let target = catalog::must_find(&context.control, &sides.target).await?;
-    let partitioned = if away == Direction::Forward { target } else { source };
+    let partitioned = if ending == Direction::Forward { target } else { source };
     let mut definition = exchanger.look(source, partitioned).await?;
-    while drift::carry(context, away, &definition, target).await? {
+    while drift::carry(context, ending, &definition, target).await? {
         definition = exchanger.look(source, partitioned).await?;
     }
     Ok((definition, target))
@@ -137,10 +137,10 @@ async fn carried_over(
 async fn exchange(
     context: &PartitionJob,
     exchanger: &Exchanger<'_>,
-    away: Direction,
+    ending: Direction,
     ready: &Ready,
 ) -> Result<(State, f64)> {
-    let first = sql::first_lock(&context.blueprint(), away);
+    let first = sql::first_lock(&context.blueprint(), ending);
     exchanger.send(&ready.exchange, &ready.definition, first).await
 }
 

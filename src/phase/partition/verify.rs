@@ -165,7 +165,7 @@ fn sizer(
         0 => MOST_ROWS,
         _ => (count(rows) / shares as u64 + 1).clamp(first, MOST_ROWS),
     };
-    let target_ms = context.plan.target_batch().as_secs_f64() * 1000.0;
+    let target_ms = context.gate.plan().target_batch().as_secs_f64() * 1000.0;
     RefCell::new(ChunkSizer::new(first, 500, most, target_ms))
 }
 

@@ -21,33 +21,33 @@ use super::RetypeJob;
 ///
 /// # Errors
 /// Objects that cannot be carried over, by name; or the server returned an error.
-pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> Result<bool> {
+pub(super) async fn carry(retyper: &RetypeJob, ending: Direction, now: &Table) -> Result<bool> {
     let (r, client, job) = (&retyper.retyping, &retyper.control, retyper.job.id);
-    let found = match (in_use::read(client, job).await?, away) {
-        (Some(was), _) => differences(&r.without_own(&was, away), &r.without_own(now, away), Between::Times),
-        (None, Direction::Forward) => differences(&r.table, &r.without_own(now, away), Between::Times),
-        (None, Direction::Reverse) => r.since_plan(now, away),
+    let found = match (in_use::read(client, job).await?, ending) {
+        (Some(was), _) => differences(&r.without_own(&was, ending), &r.without_own(now, ending), Between::Times),
+        (None, Direction::Forward) => differences(&r.table, &r.without_own(now, ending), Between::Times),
+        (None, Direction::Reverse) => r.since_plan(now, ending),
     };
     let of = |which: Follows| -> Vec<Difference> {
         found.iter().filter(|one| r.follows(one) == which).cloned().collect()
     };
     let mut lost = descriptions(&of(Follows::Lost));
-    lost.extend(attached(retyper, away).await?);
+    lost.extend(attached(retyper, ending).await?);
     if !lost.is_empty() {
-        return Err(refused(retyper, away, &lost));
+        return Err(refused(retyper, ending, &lost));
     }
     let carried = of(Follows::Carried);
     if carried.is_empty() {
         return Ok(false);
     }
-    let statements = sql::carry(r, now, &carried, away);
+    let statements = sql::carry(r, now, &carried, ending);
     let done = briefly(retyper, vec![r.table.name.clone()], "carry over changes", async || {
         all(client, &statements).await?;
         in_use::keep(client, job, now).await
     });
-    let shadow = format!("column {}", plain(r.shadow(away).as_str()));
+    let shadow = format!("column {}", plain(r.shadow(ending).as_str()));
     done.await.map_err(|e| match e.retry_class() {
-        Retry::Never => refused(retyper, away, &descriptions(&carried))
+        Retry::Never => refused(retyper, ending, &descriptions(&carried))
             .cause(format!("the same change could not be made to {shadow}: {}", e.message())),
         _ => e,
     })?;
@@ -61,17 +61,17 @@ pub(super) async fn carry(retyper: &RetypeJob, away: Direction, now: &Table) -> 
 /// # Errors
 /// A lock could not be acquired; or the connection was lost.
 pub(super) async fn carry_over(retyper: &RetypeJob) -> Result<()> {
-    let away = retyper.direction();
+    let ending = retyper.direction();
     let now = async || catalog::table(&retyper.control, super::table(retyper).await?).await;
     let carried = async {
-        while carry(retyper, away, &now().await?).await? {}
+        while carry(retyper, ending, &now().await?).await? {}
         Ok(())
     };
     reported_only(retyper, carried.await)
 }
 
 /// Objects that depend on the column in use and that the exchange does not handle.
-async fn attached(retyper: &RetypeJob, away: Direction) -> Result<Vec<String>> {
+async fn attached(retyper: &RetypeJob, ending: Direction) -> Result<Vec<String>> {
     let r = &retyper.retyping;
     let facts = catalog::column(&retyper.control, super::table(retyper).await?, &r.column.name).await?;
     let known: Vec<&Ident> = (r.indexes.iter().map(|one| &one.index.name))
@@ -79,7 +79,7 @@ async fn attached(retyper: &RetypeJob, away: Direction) -> Result<Vec<String>> {
         .chain(r.keys.iter().map(|key| &key.name))
         .collect();
     let own = |name: &Ident| {
-        let counterpart = |one: &&Ident| r.counterpart(one, away) == *name;
+        let counterpart = |one: &&Ident| r.counterpart(one, ending) == *name;
         *name == r.proof() || known.contains(&name) || known.iter().any(counterpart)
     };
     let column = plain(r.column.name.as_str());
@@ -91,10 +91,10 @@ async fn attached(retyper: &RetypeJob, away: Direction) -> Result<Vec<String>> {
     Ok(indexes.chain(checks).chain(keys).chain(uses).collect())
 }
 
-fn refused(retyper: &RetypeJob, away: Direction, found: &[String]) -> Error {
+fn refused(retyper: &RetypeJob, ending: Direction, found: &[String]) -> Error {
     let table = retyper.retyping.table.name.plain();
     let found = found.join("; ");
-    match away {
+    match ending {
         Direction::Forward => {
             Error::failed(format!("{table} has changed since this job was planned: {found}"))
                 .hint("undo the change, or abort the job and run it again; nothing was swapped")

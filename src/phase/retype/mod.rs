@@ -17,7 +17,7 @@
 
 mod compare;
 mod drift;
-mod in_sync;
+mod counterparts;
 mod objects;
 mod swap;
 
@@ -53,7 +53,7 @@ use crate::sql::section::Section;
 use crate::sql::space;
 
 use compare::compare;
-use in_sync::complete_exchange;
+use counterparts::complete_exchange;
 use swap::{rollback, swap};
 
 /// One driver of one column type change.
@@ -184,7 +184,7 @@ async fn next(retyper: &RetypeJob) -> Result<Option<State>> {
         State::Planned => prepare(retyper).await?,
         State::Prepared => capture(retyper).await?,
         State::Capturing => backfill::pass(&retyper.filler).await?,
-        State::Filled => in_sync::index(retyper).await?,
+        State::Filled => counterparts::index(retyper).await?,
         State::Indexed => verify(retyper).await?,
         _ => return Ok(None),
     };
@@ -250,7 +250,7 @@ async fn verify(retyper: &RetypeJob) -> Result<State> {
 /// The lock could not be acquired, or something depends on the old column.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
 async fn finalize(retyper: &RetypeJob) -> Result<State> {
-    let failed = in_sync::keys(retyper).await?;
+    let failed = counterparts::keys(retyper).await?;
     let r = &retyper.retyping;
     let (table, column) = (r.table.name.plain(), plain(r.shadow(Direction::Reverse).as_str()));
     let meter = Meter::begin(retyper, EndWork::DropOldColumn { table: table.clone(), column });
@@ -269,7 +269,7 @@ async fn finalize(retyper: &RetypeJob) -> Result<State> {
 /// The job is past the swap, or the server returned an error.
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 async fn abort(retyper: &RetypeJob) -> Result<State> {
-    let failed = in_sync::keys(retyper).await?;
+    let failed = counterparts::keys(retyper).await?;
     let r = &retyper.retyping;
     let work = EndWork::RemoveJob { table: r.table.name.plain(), exists: true };
     let meter = Meter::begin(retyper, work);

@@ -30,7 +30,7 @@ use crate::plan::OldSnapshots;
 use crate::sql::retype as sql;
 use crate::sql::retype::exchange;
 
-use super::in_sync::{build_missing, complete_exchange, release};
+use super::counterparts::{build_missing, complete_exchange, release};
 use super::{RetypeJob, compare, drift, objects, table};
 
 /// The number of keys that an error names.
@@ -128,13 +128,13 @@ fn not_convertible(retyper: &RetypeJob, report: &VerifyReport) -> Error {
     ))
 }
 
-async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<Swapped> {
+async fn exchanged(retyper: &RetypeJob, ending: Direction, since: &str) -> Result<Swapped> {
     let r = &retyper.retyping;
-    let (what, rollback) = match away {
+    let (what, rollback) = match ending {
         Direction::Forward => ("swap", false),
         Direction::Reverse => ("roll back", true),
     };
-    let (source, target) = (plain(r.column.name.as_str()), plain(r.shadow(away).as_str()));
+    let (source, target) = (plain(r.column.name.as_str()), plain(r.shadow(ending).as_str()));
     let work = ColumnWork::ExchangeColumns { table: r.table.name.plain(), source, target, rollback };
     let meter = Meter::begin(retyper, work);
     let lock_retry = LockRetry::on(retyper, r.locked());
@@ -149,14 +149,14 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
     let attempt = async || {
         let oid = table(retyper).await?;
         let mut definition = exchanger.look(oid, oid).await?;
-        while drift::carry(retyper, away, &definition.table).await? {
+        while drift::carry(retyper, ending, &definition.table).await? {
             definition = exchanger.look(oid, oid).await?;
         }
         backfill::in_force(&retyper.filler).await?;
         objects::in_place(retyper).await?;
-        objects::counterparts(retyper, away).await?;
-        check_proof(retyper, &retyper.control, away).await?;
-        let exchange = exchange::exchange(&r.clustered_as(&definition.table), away);
+        objects::counterparts(retyper, ending).await?;
+        check_proof(retyper, &retyper.control, ending).await?;
+        let exchange = exchange::exchange(&r.clustered_as(&definition.table), ending);
         exchanger.ready(&exchange, Vec::new()).await?;
         wait_for_snapshots(retyper, &lock_retry, &mut *older.lock().await, begun).await?;
         lock_retry.look().await?;
@@ -165,7 +165,7 @@ async fn exchanged(retyper: &RetypeJob, away: Direction, since: &str) -> Result<
     let ((_, held_ms), tries) = lock_retry
         .run(what, || retyper.check_stop(), attempt)
         .await
-        .map_err(|e| explained(retyper, away, e))?;
+        .map_err(|e| explained(retyper, ending, e))?;
     reach_standby(retyper).await?;
     exchanger.drop().await?;
     let swapped = Swapped { held_ms, tries };
@@ -207,8 +207,8 @@ async fn wait_for_snapshots(
 
 /// Fails if the constraint that proves NOT NULL is missing or not valid: without it, the server would check every row
 /// under the lock.
-async fn check_proof(retyper: &RetypeJob, client: &Client, away: Direction) -> Result<()> {
-    let Some((proof, _)) = sql::add_proof(&retyper.retyping, away) else { return Ok(()) };
+async fn check_proof(retyper: &RetypeJob, client: &Client, ending: Direction) -> Result<()> {
+    let Some((proof, _)) = sql::add_proof(&retyper.retyping, ending) else { return Ok(()) };
     let rows = client.query(sql::CHECKS, &[&table(retyper).await?]).await?;
     if rows.iter().any(|row| row.get::<_, &str>(0) == proof.as_str() && row.get(1)) {
         return Ok(());
@@ -217,10 +217,10 @@ async fn check_proof(retyper: &RetypeJob, client: &Client, away: Direction) -> R
         .hint("it was dropped; run the same command again to create it again"))
 }
 
-fn explained(retyper: &RetypeJob, away: Direction, error: Error) -> Error {
+fn explained(retyper: &RetypeJob, ending: Direction, error: Error) -> Error {
     let passed = error.is_any(&[&SqlState::INVALID_PARAMETER_VALUE, &SqlState::NUMERIC_VALUE_OUT_OF_RANGE]);
     match &retyper.retyping.counter {
-        Some(counter) if away == Direction::Reverse && passed => error.hint(format!(
+        Some(counter) if ending == Direction::Reverse && passed => error.hint(format!(
             "sequence {} has passed the maximum of the old type; set it back if the numbers are free, or \
              finalize the job",
             counter.name.plain()

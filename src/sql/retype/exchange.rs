@@ -18,12 +18,12 @@ pub fn first_lock(r: &Retyping) -> String {
 }
 
 /// The exchange in one direction. There are no pending changes: each row has both values.
-pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
+pub fn exchange(r: &Retyping, ending: Direction) -> Exchange {
     Exchange {
         function: r.exchange_function(),
         definition: r.definition_function(),
         table: r.table.name.clone(),
-        to: match away {
+        to: match ending {
             Direction::Forward => State::Swapped,
             Direction::Reverse => State::RolledBack,
         },
@@ -32,7 +32,7 @@ pub fn exchange(r: &Retyping, away: Direction) -> Exchange {
         pending: None,
         captured: KEEPS_FILLED.replace("$2", &literal(r.filling().fill_trigger().as_str())),
         further_locks: Vec::new(),
-        statements: statements(r, away),
+        statements: statements(r, ending),
         last: Vec::new(),
         functions: Vec::new(),
     }
@@ -49,11 +49,11 @@ fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
 }
 
 /// The statements under the lock, in order. They drop objects that depend on the column in use, exchange the names, and
-/// create the same objects on the column that comes into use. `away` is the direction that ends.
-fn statements(r: &Retyping, away: Direction) -> Vec<String> {
+/// create the same objects on the column that comes into use. `ending` is the direction that ends.
+fn statements(r: &Retyping, ending: Direction) -> Vec<String> {
     let (table, column) = (&r.table.name, &r.column.name);
-    let now = opposite(away);
-    let (comes, goes) = (r.shadow(away), r.shadow(now));
+    let now = opposite(ending);
+    let (comes, goes) = (r.shadow(ending), r.shadow(now));
     let mut all: Vec<String> =
         r.keys.iter().map(|key| format!("alter table {} drop constraint {}", key.table, key.name)).collect();
     all.extend(r.indexes.iter().map(|one| take_index(r, one, now)));
@@ -72,9 +72,9 @@ fn statements(r: &Retyping, away: Direction) -> Vec<String> {
         }
     }
     all.push(drop_constraint(table, &r.proof()));
-    all.extend(r.indexes.iter().flat_map(|one| give_index(r, one, away)));
+    all.extend(r.indexes.iter().flat_map(|one| give_index(r, one, ending)));
     for check in &r.checks {
-        let name = r.counterpart(&check.name, away);
+        let name = r.counterpart(&check.name, ending);
         all.push(format!("alter table {table} rename constraint {name} to {}", check.name));
         all.extend(comment(r, &check.name));
     }
@@ -97,15 +97,15 @@ pub fn opposite(direction: Direction) -> Direction {
 fn take_index(r: &Retyping, one: &Counterpart, now: Direction) -> String {
     let name = &one.index.name;
     if one.index.constraint.is_empty() {
-        let away = r.counterpart(name, now);
-        return format!("alter index {} rename to {away}", r.table.name.sibling(name.clone()));
+        let counterpart = r.counterpart(name, now);
+        return format!("alter index {} rename to {counterpart}", r.table.name.sibling(name.clone()));
     }
     format!("alter table {} drop constraint {name}", r.table.name)
 }
 
-fn give_index(r: &Retyping, one: &Counterpart, away: Direction) -> Vec<String> {
+fn give_index(r: &Retyping, one: &Counterpart, ending: Direction) -> Vec<String> {
     let (table, name) = (&r.table.name, &one.index.name);
-    let built = r.counterpart(name, away);
+    let built = r.counterpart(name, ending);
     let kind = match one.index.constraint.as_str() {
         "p" => "primary key",
         "u" => "unique",

@@ -1,2 +1,4 @@
+//! Ranges and names of partitions: examples, and properties for random ones.
+
 mod examples;
 mod properties;

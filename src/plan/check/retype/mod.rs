@@ -2,10 +2,10 @@
 //! what the job will do.
 
 mod facts;
-mod meaning;
+mod effects;
 
 pub use facts::{ColumnFacts, KeyFacts, Rehearsal, Use};
-pub use meaning::rehearsed;
+pub use effects::rehearsed;
 
 use super::constraints::label;
 use super::{Facts, Found, Report, Server, found, key, listed, names, nearest, rights, size};
@@ -60,8 +60,8 @@ pub fn retype(
         taken(&mut report, &r, found);
         size::room_for_columns(&mut report, table, &found.size, 1);
     }
-    meaning::semantics(&mut report, retype, &r);
-    meaning::size(&mut report, found, &r);
+    effects::semantics(&mut report, retype, &r);
+    effects::size(&mut report, found, &r);
     let passed = !report.has_errors();
     (report.0, passed.then_some(r))
 }
