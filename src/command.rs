@@ -221,8 +221,8 @@ fn what_next(job: &str, keeps_in_sync: &str, state: State) -> String {
             format!("job {job} is verified; {keeps_in_sync}; to swap: `pgstrata swap {typed}`\n")
         }
         State::Swapped => format!(
-            "job {job} is swapped; to roll back without losing writes: `pgstrata rollback {typed}`; to \
-             end the rollback window: `pgstrata finalize {typed}`\n"
+            "job {job} is swapped; to roll back without losing writes: `pgstrata rollback {typed}`; to drop the \
+             old table or column once `keep_old` has passed: `pgstrata finalize {typed}`\n"
         ),
         State::RolledBack => format!(
             "job {job} is rolled back; to swap again: `pgstrata swap {typed}`; to remove everything that \

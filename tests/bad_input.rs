@@ -315,40 +315,40 @@ async fn names_that_are_taken() {
     insta::assert_snapshot!(told(&format!("{GOOD}{taken}"), SPRING).await, @"
     error[rows_outside_bounds]: at: 23 rows lie at or above 2024-04-01 00:00:00+00: no partition accepts them, because default = false
       hint: widen `from` and `to` under [partition], or set default = true
-    error[name_taken]: public.t_new: a table has the name public.t_new, which the partitioned table (until the swap) needs
+    error[name_taken]: public.t_new: the job needs the name public.t_new for the partitioned table (until the swap), but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_old: a view has the name public.t_old, which the old table (after the swap) needs
+    error[name_taken]: public.t_old: the job needs the name public.t_old for the old table (after the swap), but a view has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m02: a table has the name public.t_y2024m02, which a partition needs
+    error[name_taken]: public.t_y2024m02: the job needs the name public.t_y2024m02 for a partition, but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m03: a type has the name public.t_y2024m03, which a partition needs
+    error[name_taken]: public.t_y2024m03: the job needs the name public.t_y2024m03 for a partition, but a type has it
       hint: rename or drop it
-    error[name_taken]: public.t_pkey_new: an index has the name public.t_pkey_new, which index t_pkey of the partitioned table needs
+    error[name_taken]: public.t_pkey_new: the job needs the name public.t_pkey_new for index t_pkey of the partitioned table, but an index has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m01_pkey: a sequence has the name public.t_y2024m01_pkey, which index t_pkey of a partition needs
+    error[name_taken]: public.t_y2024m01_pkey: the job needs the name public.t_y2024m01_pkey for index t_pkey of a partition, but a sequence has it
       hint: rename or drop it
     ");
     let many = "do 'begin for m in 1..12 loop execute format(''create table t_y2024m%s ()'', to_char(m, ''FM00'')); end loop; end'";
     insta::assert_snapshot!(told(&format!("{GOOD}{many}"), &format!("{MONTHS}to = '2025-01-01'\n")).await, @"
-    error[name_taken]: public.t_y2024m01: a table has the name public.t_y2024m01, which a partition needs
+    error[name_taken]: public.t_y2024m01: the job needs the name public.t_y2024m01 for a partition, but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m02: a table has the name public.t_y2024m02, which a partition needs
+    error[name_taken]: public.t_y2024m02: the job needs the name public.t_y2024m02 for a partition, but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m03: a table has the name public.t_y2024m03, which a partition needs
+    error[name_taken]: public.t_y2024m03: the job needs the name public.t_y2024m03 for a partition, but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m04: a table has the name public.t_y2024m04, which a partition needs
+    error[name_taken]: public.t_y2024m04: the job needs the name public.t_y2024m04 for a partition, but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m05: a table has the name public.t_y2024m05, which a partition needs
+    error[name_taken]: public.t_y2024m05: the job needs the name public.t_y2024m05 for a partition, but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m06: a table has the name public.t_y2024m06, which a partition needs
+    error[name_taken]: public.t_y2024m06: the job needs the name public.t_y2024m06 for a partition, but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m07: a table has the name public.t_y2024m07, which a partition needs
+    error[name_taken]: public.t_y2024m07: the job needs the name public.t_y2024m07 for a partition, but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m08: a table has the name public.t_y2024m08, which a partition needs
+    error[name_taken]: public.t_y2024m08: the job needs the name public.t_y2024m08 for a partition, but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m09: a table has the name public.t_y2024m09, which a partition needs
+    error[name_taken]: public.t_y2024m09: the job needs the name public.t_y2024m09 for a partition, but a table has it
       hint: rename or drop it
-    error[name_taken]: public.t_y2024m10: a table has the name public.t_y2024m10, which a partition needs
+    error[name_taken]: public.t_y2024m10: the job needs the name public.t_y2024m10 for a partition, but a table has it
       hint: rename or drop it
     error[name_taken]: public: 2 more names in schema public are not available
       hint: rename or drop the objects that have these names, or change `names` under [partition]

@@ -46,8 +46,8 @@ async fn a_second_driver_is_refused_with_the_holder_of_the_lease() {
     insta::assert_snapshot!(events.refused("run").await, @"
     exit 7
     error: another process is already running this job
-    cause: its lease is held by backend # for a client at this machine, since #-#-# #:#:#.#+#
-    hint: wait for it, or stop it there; if that machine is down: select pg_terminate_backend(#)
+    cause: server process #, connected from this machine since #-#-# #:#:#.#+#, runs the job
+    hint: wait until it ends, or stop pgstrata on that machine; if the machine is down: select pg_terminate_backend(#)
     ");
     for other in others {
         ended(other).await.exits(7);
@@ -114,8 +114,8 @@ async fn a_command_in_the_wrong_state_names_the_one_to_run_first() {
     ");
     insta::assert_snapshot!(events.refused("abort").await, @"
     exit 2
-    error: job events is swapped: a job can be aborted only before its swap
-    hint: run `pgstrata rollback events` first; it keeps all writes
+    error: job events is swapped, and cannot be aborted
+    hint: run `pgstrata rollback events`, which keeps all writes, then `pgstrata abort events`
     ");
     events.ok("finalize --now").await;
     insta::assert_snapshot!(events.refused("swap").await, @"

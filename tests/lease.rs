@@ -107,8 +107,8 @@ async fn a_driver_whose_session_is_hidden_is_reported_without_details() {
     insta::assert_snapshot!(refusal(&ended(run_as(&db, "lease_other", None)).await), @"
     exit 7
     error: another process is already running this job
-    cause: its lease is held by backend #, whose details this role cannot see
-    hint: wait for it, or stop it there; if that machine is down: select pg_terminate_backend(#)
+    cause: server process #, whose details this role cannot see, runs the job
+    hint: wait until it ends, or stop pgstrata on that machine; if the machine is down: select pg_terminate_backend(#)
     ");
     send(&driver, Signal::CONT);
     ended(driver).await.ok();

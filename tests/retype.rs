@@ -197,7 +197,7 @@ async fn values_beyond_the_old_type() {
     insta::assert_snapshot!(errors(&refused), @"
     error: 3 rows of public.orders cannot be converted back to type integer in column id
     cause: by key: 5000000000; 5000000001; 6000000000
-    hint: nothing was changed; change or delete these rows, then roll back; or keep the new type: `pgstrata finalize orders_id_bigint`
+    hint: nothing was changed; change or delete these rows, then roll back; or keep the new type: `pgstrata finalize --now orders_id_bigint`
     ");
     db.execute("delete from orders where note = 'far'; update orders set id = 12 where id = 6000000000")
         .await;
@@ -206,7 +206,7 @@ async fn values_beyond_the_old_type() {
     insta::assert_snapshot!(errors(&refused), @r#"
     error: failed to roll back (SQLSTATE 22023)
     cause: failed to run `alter sequence "public"."orders_id_seq" as integer`: RESTART value (2147483648) cannot be greater than MAXVALUE (2147483647)
-    hint: sequence public.orders_id_seq has passed the maximum of the old type; set it back if the numbers are free, or finalize the job
+    hint: the last value of sequence public.orders_id_seq exceeds the maximum of the old type: set it to an unused value with setval(), or keep the new type: `pgstrata finalize --now orders_id_bigint`
     "#);
     // The failed rollback has left nothing behind that rejects a large value.
     db.execute("insert into orders (id) values (7000000000); delete from orders where id = 7000000000").await;

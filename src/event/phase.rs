@@ -291,3 +291,16 @@ pub enum PhaseOutcome {
     /// The demo's table was compared with its witness.
     WitnessCompared { rows: u64, differing: u64 },
 }
+
+impl PhaseOutcome {
+    /// Whether the phase reached its goal; otherwise an error or a warning follows.
+    pub fn is_success(&self) -> bool {
+        !matches!(
+            self,
+            Self::TablesDiffer { .. }
+                | Self::ColumnsDiffer { .. }
+                | Self::Violations { .. }
+                | Self::ForeignKeysNotValid { .. }
+        )
+    }
+}

@@ -24,7 +24,7 @@ pub fn ending(name: &str, state: State) -> String {
     if state.next(Step::Abort).is_some() {
         return format!("`pgstrata abort {name}`");
     }
-    format!("`pgstrata finalize {name}`, or `pgstrata rollback {name}` and then `pgstrata abort {name}`")
+    format!("`pgstrata finalize --now {name}`, or `pgstrata rollback {name}` and then `pgstrata abort {name}`")
 }
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ mod tests {
         }
         let swapped = way_out("job", &design, State::Swapped);
         insta::assert_snapshot!(ending("job", State::Verified), @"`pgstrata abort job`");
-        insta::assert_snapshot!(ending("job", State::Swapped), @"`pgstrata finalize job`, or `pgstrata rollback job` and then `pgstrata abort job`");
+        insta::assert_snapshot!(ending("job", State::Swapped), @"`pgstrata finalize --now job`, or `pgstrata rollback job` and then `pgstrata abort job`");
         insta::assert_snapshot!(swapped, @"keep the partitioned table, and give up the rollback: `pgstrata finalize --now job`");
     }
 }

@@ -196,7 +196,7 @@ async fn end_former(session: &Session, job: i64, former: Option<u32>) -> Result<
             )
             .retry(Retry::Never)
             .hint(
-                "if they belong to another role, end them as that role: select pg_terminate_backend(pid) …",
+                "if they belong to another role, end them as that role, by pid in pg_stat_activity: select pg_terminate_backend(pid)",
             ));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -257,13 +257,13 @@ impl Driving {
         }
         let pid = self.pid;
         let who = match &self.since {
-            Some(since) => format!("backend {pid} for a client at {}, since {since}", self.from),
-            None => format!("backend {pid}, whose details this role cannot see"),
+            Some(since) => format!("server process {pid}, connected from {} since {since}", self.from),
+            None => format!("server process {pid}, whose details this role cannot see"),
         };
         Error::new(Kind::Busy, "another process is already running this job")
-            .cause(format!("its lease is held by {who}"))
+            .cause(format!("{who}, runs the job"))
             .hint(format!(
-                "wait for it, or stop it there; if that machine is down: select pg_terminate_backend({pid})"
+                "wait until it ends, or stop pgstrata on that machine; if the machine is down: select pg_terminate_backend({pid})"
             ))
     }
 }

@@ -272,7 +272,7 @@ fn job(row: &Row) -> Result<Job> {
         plan: row.get("plan"),
         identity: row.get::<_, Json<_>>("identity").0,
         design: Design::read(row.get("kind"), row.get("blueprint"))
-            .map_err(|e| Error::failed("a job's blueprint could not be parsed").caused_by(e))?
+            .map_err(|e| Error::failed("the stored definition of a job could not be parsed").caused_by(e))?
             .ok_or_else(|| Error::failed("a job has a kind that this version does not support"))?,
         state,
         rows_estimated: row.get("rows_estimated"),
@@ -297,7 +297,7 @@ fn job(row: &Row) -> Result<Job> {
 /// # Errors
 /// Another process recorded a job of that name at the same moment.
 pub async fn create(client: &Client, plan: &Plan, design: &Design, rows_estimated: i64) -> Result<i64> {
-    let stored = design.stored().map_err(|e| Error::failed("failed to write the blueprint").caused_by(e))?;
+    let stored = design.stored().map_err(|e| Error::failed("failed to store the definition of the job").caused_by(e))?;
     let row = client
         .query_one(
             sql::CREATE_JOB,
@@ -489,7 +489,7 @@ pub async fn chunk_times(client: &Client, job: i64) -> Result<Vec<(i64, f64)>> {
 /// The server returned an error.
 pub async fn extend(client: &Client, job: i64, blueprint: &Blueprint) -> Result<()> {
     let json = serde_json::to_value(blueprint)
-        .map_err(|e| Error::failed("failed to write the blueprint").caused_by(e))?;
+        .map_err(|e| Error::failed("failed to store the definition of the job").caused_by(e))?;
     client.execute(sql::EXTEND_JOB, &[&job, &json]).await?;
     Ok(())
 }

@@ -85,7 +85,7 @@ pub async fn check_recreated(client: &Client, tables: &[u32], trust: &[String]) 
     }
     let Some(Overload { by, function, schema, creators }) = overloads.first() else { return Ok(()) };
     Err(Error::failed(format!(
-        "{by} calls {function}, which takes arguments of any type or number, and {} can create a better match",
+        "{by} calls {function}, which is polymorphic or VARIADIC, and {} can create a better match",
         creators.join(", ")
     ))
     .hint(format!("revoke CREATE on schema {} from these roles", plain(schema))))

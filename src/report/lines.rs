@@ -51,10 +51,11 @@ pub(super) fn text(event: &Event, paint: Paint) -> String {
         Event::PhaseStarted { phase, .. } | Event::Progress { phase, .. } => {
             format!("{}: {sentence}", paint.strong(phase))
         }
-        Event::PhaseDone { phase, duration_ms, .. } => {
+        Event::PhaseDone { phase, duration_ms, outcome, .. } => {
             let took = number::duration(Duration::from_secs_f64(duration_ms / 1000.0));
             let result = if sentence.is_empty() { String::new() } else { format!(": {sentence}") };
-            format!("{}: complete ({took}){result}", paint.strong(phase))
+            let end = if outcome.is_success() { "complete" } else { "failed" };
+            format!("{}: {end} ({took}){result}", paint.strong(phase))
         }
         Event::Story { title, text } => {
             let title = if title.is_empty() { None } else { Some(format!("\n{}", paint.strong(title))) };

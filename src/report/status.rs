@@ -15,8 +15,8 @@ use crate::model::{
 
 const NAME_WIDTH: usize = 10;
 /// The description of an active guard.
-const GUARD: &str = "rejects writes of transactions older than the swap (SQLSTATE 40001); the next command for this job \
-     removes it";
+const GUARD: &str = "trigger pgstrata_guard rejects writes of transactions that began before the last swap or rollback \
+     (SQLSTATE 40001); the next command for this job drops it";
 
 /// One job, with one fact per line. Unknown facts are omitted.
 pub(super) fn block(status: &Status) -> String {

@@ -4,7 +4,7 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::View;
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::state::State;
-use crate::model::table::{Comment, Index, Sequence, Trigger};
+use crate::model::table::{Comment, Sequence, Trigger};
 
 use super::exchange::Exchange;
 use super::mirror::{self, SETTING as MIRROR};

@@ -180,7 +180,7 @@ async fn a_from_that_matches_a_row_twice_is_refused_at_the_first_chunk() {
             insta::assert_snapshot!(error, @"
             error: failed to fill a chunk
             cause: the plan's `from` matches more than one row for some rows of the table; among them, by key: 7; 17; 27; 37; 47; 57; 67; 77; 87; 97
-            hint: use GROUP BY or DISTINCT in `from` so that each row matches at most once; this chunk was rolled back
+            hint: this chunk was rolled back; abort the job, use GROUP BY or DISTINCT in `from` so that each row matches at most once, and run the plan again: filled rows stay filled
             ");
         }
     }
@@ -192,7 +192,7 @@ async fn a_where_that_stays_true_is_refused_at_the_first_chunk() {
     insta::assert_snapshot!(refused("update items set kind = kind + 100", plan).await, @"
     error: failed to fill a chunk
     cause: rows still match the plan's `where` after they were filled, so the job would never end; among them, by key: 1; 2; 3; 4; 5; 6; 7; 8; 9; 10
-    hint: write a `where` that is false for a filled row, such as `t.column is null`; this chunk was rolled back
+    hint: this chunk was rolled back; abort the job, write a `where` that is false for a filled row, such as `t.column is null`, and run the plan again: filled rows stay filled
     ");
 }
 
@@ -209,7 +209,7 @@ async fn a_where_that_stays_true_for_some_rows_is_refused_at_the_end() {
     insta::assert_snapshot!(ran.stderr[at..], @"
     error: failed to check a range again
     cause: rows still match the plan's `where` after they were filled, so the job would never end; among them, by key: 1999
-    hint: write a `where` that is false for a filled row, such as `t.column is null`; this chunk was rolled back
+    hint: this chunk was rolled back; abort the job, write a `where` that is false for a filled row, such as `t.column is null`, and run the plan again: filled rows stay filled
     ");
     assert_eq!(job.count("select count(*) from items where n is null").await, 1);
 }

@@ -230,7 +230,7 @@ async fn rows_that_violate_a_constraint_are_reported_and_nothing_is_added(versio
         insta::assert_snapshot!(error, @"
         error: rows of public.suppliers violate 4 constraints
         cause: not null of kind: 3 rows, by key 11; 12; 13 | check ((kind >= 0)): 2 rows, by key 21; 22 | check ((length(code) > 1)): 3 rows, by key 11; 12; 13 | foreign key (kind) to public.kinds: 3 rows, by key 21; 22; 31
-        hint: nothing was added; correct these rows, or change `set` in the plan, then run again: the job continues from here
+        hint: nothing was added; correct these rows and run again: the job continues from here; or abort the job, change `set` in the plan, and run it again: filled rows stay filled
         ");
     }
     assert_eq!((guarantees(&lab).await, state(&lab).await), (before.clone(), "verified".into()));

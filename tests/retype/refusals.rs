@@ -246,8 +246,8 @@ async fn commands_in_the_wrong_state() {
     let db = Database::new().await;
     swapped(&db).await;
     insta::assert_snapshot!(errors(&db.pgstrata(&["abort", "orders_id_bigint"]).await.exits(2)), @"
-    error: job orders_id_bigint is swapped: a job can be aborted only before its swap
-    hint: run `pgstrata rollback orders_id_bigint` first; it keeps all writes
+    error: job orders_id_bigint is swapped, and cannot be aborted
+    hint: run `pgstrata rollback orders_id_bigint`, which keeps all writes, then `pgstrata abort orders_id_bigint`
     ");
     insta::assert_snapshot!(errors(&db.pgstrata(&["finalize", "orders_id_bigint"]).await.exits(6)).replace(|c: char| c.is_ascii_digit(), "0"), @"
     error: the old column is kept until 0000-00-00 00:00 UTC, as set in the plan

@@ -44,8 +44,8 @@ pub(super) fn counts(rows: &[Row]) -> Result<(Counts, u64)> {
              {keys}"
         ))
         .hint(
-            "use GROUP BY or DISTINCT in `from` so that each row matches at most once; this chunk was \
-             rolled back",
+            "this chunk was rolled back; abort the job, use GROUP BY or DISTINCT in `from` so that each row matches at \
+             most once, and run the plan again: filled rows stay filled",
         ));
     }
     let number = |i: usize| u64::try_from(row.get::<_, i64>(i)).unwrap_or(0);

@@ -410,8 +410,8 @@ impl<'a> Pass<'a> {
             named(&rows)
         ))
         .hint(
-            "write a `where` that is false for a filled row, such as `t.column is null`; this chunk was \
-            rolled back",
+            "this chunk was rolled back; abort the job, write a `where` that is false for a filled row, such as \
+            `t.column is null`, and run the plan again: filled rows stay filled",
         ))
     }
 

@@ -67,7 +67,7 @@ pub async fn refuse(
         named.push_str(&format!("; and {more} more"));
     }
     let message = if made == model {
-        format!("adding columns to {} had further effects", made.plain())
+        format!("ALTER TABLE {} ADD COLUMN changed more than the new columns", made.plain())
     } else {
         format!("{} has objects or properties that {} does not have", made.plain(), model.plain())
     };
@@ -76,7 +76,7 @@ pub async fn refuse(
         names => format!("; enabled event triggers: {}", names.join(", ")),
     };
     Err(Error::failed(message).cause(format!("{named}{by}")).hint(format!(
-        "remove them, disable the event trigger that adds them, and run the same command again; or {}",
+        "undo these changes, disable the event trigger that makes them, and run the same command again; or {}",
         driver.way_out()
     )))
 }

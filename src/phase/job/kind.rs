@@ -290,8 +290,12 @@ fn may_abort(driver: &Driver) -> Result<()> {
     if state.next(Step::Abort).is_some() {
         return Ok(());
     }
-    Err(Error::usage(format!("job {name} is {state}: a job can be aborted only before its swap"))
-        .hint(format!("run `pgstrata rollback {}` first; it keeps all writes", word(name))))
+    let error = Error::usage(format!("job {name} is {state}, and cannot be aborted"));
+    if state.is_final() {
+        return Err(error);
+    }
+    let typed = word(name);
+    Err(error.hint(format!("run `pgstrata rollback {typed}`, which keeps all writes, then `pgstrata abort {typed}`")))
 }
 
 /// Reports a change that cannot be carried over instead of failing, for a command without an exchange. The next
@@ -323,7 +327,7 @@ pub fn depended_on(driver: &Driver, error: Error, step: Step) -> Error {
 
 /// Unwraps a design of the expected kind.
 pub fn of_kind<T>(design: Option<&T>) -> Result<&T> {
-    design.ok_or_else(|| Error::failed("the recorded design belongs to another kind of job"))
+    design.ok_or_else(|| Error::failed("the stored definition belongs to another kind of job"))
 }
 
 /// The error for a report with mismatches.
@@ -332,7 +336,7 @@ pub fn differs(report: &VerifyReport) -> Error {
         report.examples.iter().take(5).map(|e| format!("{} {}", e.kind, e.key)).collect();
     let job = word(&report.job);
     let (stands, instead) = if report.swapped {
-        ("the swap remains in effect", format!("to give up the rollback: `pgstrata finalize {job}`"))
+        ("the swap remains in effect", format!("to give up the rollback: `pgstrata finalize --now {job}`"))
     } else {
         ("nothing was swapped", format!("to start over: `pgstrata abort {job}`"))
     };
@@ -347,5 +351,5 @@ pub fn differs(report: &VerifyReport) -> Error {
         ),
     )
     .cause(format!("among them, by key: {}", named.join(", ")))
-    .hint(format!("{stands}, and nothing was removed; `pgstrata verify {job}` lists more rows; {instead}"))
+    .hint(format!("{stands}; `pgstrata verify {job}` lists more rows; {instead}"))
 }

@@ -201,8 +201,8 @@ fn duplicate_error(context: &PartitionJob, error: Error) -> Error {
         .context(format!("pending changes for {} contain a duplicate value", target.plain()))
         .retry(Retry::Never)
         .hint(
-            "the two tables have different unique keys, and rows were written that only one of them \
-             accepts; `pgstrata verify` lists these rows; nothing was changed",
+            "the table in use accepts rows that a unique index of the other table rejects; `pgstrata verify` lists these \
+             rows: change or delete them; nothing was changed",
         )
 }
 

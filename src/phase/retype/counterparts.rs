@@ -170,8 +170,8 @@ async fn duplicates_error(
     Error::new(Kind::Differs, format!("rows would have duplicate values in unique index {}", name.as_str()))
         .cause(cause)
         .hint(
-            "the plan's expression converts different values to the same value: change these rows or \
-            the expression, and run again",
+            "the plan's expression converts different values to the same value: correct these rows and run again; or \
+            abort the job, change the expression, and run the plan again",
         )
 }
 
@@ -229,8 +229,8 @@ fn violated(error: &Error, name: &Ident) -> Error {
     Error::new(Kind::Differs, format!("rows violate constraint {}", name.as_str()))
         .cause(error.message())
         .hint(
-            "`pgstrata verify` lists rows whose columns differ; correct these rows, or change the \
-            plan's expression",
+            "`pgstrata verify` lists rows whose columns differ; correct these rows and run again; or abort the job, \
+            change the plan's expression, and run the plan again",
         )
 }
 

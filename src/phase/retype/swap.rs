@@ -123,7 +123,7 @@ fn not_convertible(retyper: &RetypeJob, report: &VerifyReport) -> Error {
     .cause(format!("by key: {}", keys.join("; ")))
     .hint(format!(
         "nothing was changed; change or delete these rows, then roll back; or keep the new type: \
-         `pgstrata finalize {}`",
+         `pgstrata finalize --now {}`",
         word(&retyper.job.name)
     ))
 }
@@ -213,17 +213,19 @@ async fn check_proof(retyper: &RetypeJob, client: &Client, ending: Direction) ->
     if rows.iter().any(|row| row.get::<_, &str>(0) == proof.as_str() && row.get(1)) {
         return Ok(());
     }
-    Err(Error::failed(format!("constraint {} does not exist or is not valid", proof.as_str()))
-        .hint("it was dropped; run the same command again to create it again"))
+    let table = retyper.retyping.table.name.plain();
+    Err(Error::failed(format!("NOT NULL check {} on {table} is missing or not valid", proof.as_str()))
+        .hint("run the same command again: it creates and validates it"))
 }
 
 fn explained(retyper: &RetypeJob, ending: Direction, error: Error) -> Error {
     let passed = error.is_any(&[&SqlState::INVALID_PARAMETER_VALUE, &SqlState::NUMERIC_VALUE_OUT_OF_RANGE]);
     match &retyper.retyping.counter {
         Some(counter) if ending == Direction::Reverse && passed => error.hint(format!(
-            "sequence {} has passed the maximum of the old type; set it back if the numbers are free, or \
-             finalize the job",
-            counter.name.plain()
+            "the last value of sequence {} exceeds the maximum of the old type: set it to an unused value with setval(), or keep \
+             the new type: `pgstrata finalize --now {}`",
+            counter.name.plain(),
+            word(&retyper.job.name)
         )),
         _ => error,
     }

@@ -152,7 +152,7 @@ fn untrusted(report: &mut Report, object: &NamedObject) {
 /// Reports a call that could mean another function, which `creators` can create.
 pub(super) fn overload(report: &mut Report, by: &str, function: &str, schema: &str, creators: &[String]) {
     let message = format!(
-        "{by} calls {function}, which takes arguments of any type or number, and {} can create a better match in \
+        "{by} calls {function}, which is polymorphic or VARIADIC, and {} can create a better match in \
          schema {}",
         creators.join(", "),
         plain(schema)

@@ -45,11 +45,10 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                         "table_in_other_job",
                         &source,
                         format!(
-                            "job {name} is open on {theirs} ({state}), which {link} connects to {source}"
+                            "{link} connects {source} to {theirs}, on which job {name} is open ({state})"
                         ),
                         format!(
-                            "the swap of either job changes the {} on which the other relies; finish job {name} \
-                            first, or end it: {}",
+                            "each swap would create the {} again; finish job {name} first, or end it: {}",
                             KINDS.iter().find(|kind| link.starts_with(*kind)).unwrap_or(&"object"),
                             ending(name, *state)
                         ),
@@ -155,7 +154,7 @@ pub(super) fn check(report: &mut Report, b: &Blueprint, taken: Option<&BTreeMap<
                 ),
                 (None, Some(what)) => (
                     "name_taken",
-                    format!("{what} has the name {shown}, which {purpose} needs"),
+                    format!("the job needs the name {shown} for {purpose}, but {what} has it"),
                     "rename or drop it",
                 ),
                 (None, None) => continue,

@@ -80,16 +80,19 @@ fn partition(note: &PartitionNote) -> String {
             format!("compacted the change log: {} removed", counted(*removed, "repeated change"))
         }
         PartitionNote::ForeignKeyNotTested { key, error } => {
-            format!("could not look for rows that violate foreign key {key}: {error}")
+            format!(
+                "could not look for rows that violate foreign key {key}: {error}; the swap continues, and if there are \
+                 such rows, the key remains NOT VALID after it"
+            )
         }
         PartitionNote::StandbysNotWaitedFor { standbys, effect } => {
             let effect = match effect {
-                StandbyEffect::CanFail => "fail there with SQLSTATE 40001",
-                StandbyEffect::CanMissValues => "read rows there without their value in the other type",
+                StandbyEffect::CanFail => "fail with SQLSTATE 40001",
+                StandbyEffect::CanMissValues => "read NULL in the column",
             };
             format!(
-                "[throttle] replicas lists no standby, so transactions on standbys without hot_standby_feedback are not \
-                 waited for: {}; those with an older snapshot can {effect}",
+                "the swap does not wait for transactions on standbys {} (hot_standby_feedback is off, and [throttle] \
+                 replicas does not list them): a transaction there that began before the swap can {effect}",
                 standbys.join(", ")
             )
         }

@@ -30,7 +30,7 @@ fn table(work: &TableWork) -> String {
         }
         TableWork::RemoveChangedRows { again } => {
             let when = if *again { "after they were copied" } else { "during the copy" };
-            format!("removing rows that changed {when}; the drain adds their current versions")
+            format!("removing rows from the new table that changed {when}; the drain copies their current versions")
         }
         TableWork::BuildPartitionIndexes { indexes, partitions } => {
             let partitions = counted(*partitions, "partition");
@@ -40,7 +40,7 @@ fn table(work: &TableWork) -> String {
             "vacuuming and analyzing the partitions, so that queries are planned well from the start"
                 .to_owned()
         }
-        TableWork::ApplyChanges => "applying logged changes".to_owned(),
+        TableWork::ApplyChanges => "applying logged changes to the inactive table".to_owned(),
         TableWork::CompareTables { source, target } => {
             format!("comparing {source} and {target}; ranges whose checksums differ are compared row by row")
         }
@@ -172,7 +172,7 @@ pub(super) fn outcome(outcome: &PhaseOutcome) -> String {
         O::TriggersReady => "the triggers are active".to_owned(),
         O::RowsCopied { rows, chunks } => format!("{} copied; {}", counted(*rows, "row"), latency(chunks)),
         O::RowsFilled { rows, chunks } => format!("{} filled; {}", counted(*rows, "row"), latency(chunks)),
-        O::RowsRemoved { rows } => format!("{} removed", counted(*rows, "row")),
+        O::RowsRemoved { rows } => format!("{} removed from the new table", counted(*rows, "row")),
         O::IndexesValid => "all indexes are valid".to_owned(),
         O::ChangesApplied { changes } => format!("{} applied", counted(*changes, "change")),
         O::TablesMatch { rows, ranges } => {

@@ -54,10 +54,10 @@ fn run(warning: &RunWarning) -> String {
         RunWarning::StepUndone { job, undone, error, hint } => {
             let hint = hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
             let (undone, job) = (self::undone(undone), word(job));
-            format!("{undone}: {error}{hint}; when the cause is corrected, `pgstrata sync {job}` tries again")
+            format!("{undone}: {error}{hint}; correct the cause, then run `pgstrata sync {job}` to try again")
         }
         RunWarning::StepSkipped { error } => {
-            format!("a step before the rollback failed ({error}); continuing without it")
+            format!("could not complete the work that the last swap left (foreign keys, materialized views): {error}; the rollback continues")
         }
         RunWarning::ForeignKeyNotValid { key, table, statements, on_partitions } => {
             let statements = statements.join(", then: ");
@@ -86,14 +86,14 @@ fn undone(undone: &Undone) -> String {
             format!("foreign key {key} is on each partition, but not on the partitioned table")
         }
         Undone::ForeignKeyNotValid { key, table } => {
-            format!("foreign key {key} of {table} stays NOT VALID, although it checks every new write")
+            format!("foreign key {key} of {table} could not be validated and remains NOT VALID; new writes are checked")
         }
         Undone::MaterializedViewNotRebuilt { view } => {
             format!("materialized view {view} still reads the inactive table")
         }
-        Undone::RollbackConstraints => "constraints of an interrupted rollback still exist".to_owned(),
+        Undone::RollbackConstraints => "constraints of an interrupted rollback could not be dropped: writes that the old type cannot represent are rejected".to_owned(),
         Undone::RollbackIndex => {
-            "an index that a rollback needs is missing; a rollback would build it".to_owned()
+            "an index that a rollback needs could not be built: a rollback would have to build it first".to_owned()
         }
     }
 }
@@ -137,17 +137,17 @@ fn lock(warning: &LockWarning) -> String {
             format!("terminating the session of the blocker, as the plan requests: {blocker}")
         }
         LockWarning::CancelRefused { error } => {
-            format!("the blocker could not be canceled: {error}; grant pg_signal_backend to the job's role")
+            format!("could not cancel the session that blocks the job: {error}; grant pg_signal_backend to the job's role")
         }
         LockWarning::WaitingForSnapshots { holders } => {
             format!("waiting for transactions with an older snapshot: {holders}")
         }
         LockWarning::MirrorEnded { holders } if holders.is_empty() => {
-            "the mirror is switched off again: the change log did not stay empty".to_owned()
+            "switched the mirror off: the change log did not stay empty; the swap tries again until give_up_after".to_owned()
         }
         LockWarning::MirrorEnded { holders } => {
             format!(
-                "the mirror is switched off again because of transactions with an older snapshot: {holders}"
+                "switched the mirror off because of transactions with an older snapshot: {holders}; the swap tries again until give_up_after"
             )
         }
         LockWarning::MirrorUnavailable { error } => {
@@ -155,7 +155,7 @@ fn lock(warning: &LockWarning) -> String {
                 "the mirror cannot be switched on, so the change log may never be empty under load: {error}"
             )
         }
-        LockWarning::MirrorStillOn { error } => format!("the mirror could not be switched off: {error}"),
+        LockWarning::MirrorStillOn { error } => format!("the mirror could not be switched off: {error}; it ends by itself within a minute"),
         LockWarning::RollbackConstraintsLeft { error } => {
             format!("constraints of the rollback remain, and the next command removes them: {error}")
         }
@@ -196,7 +196,8 @@ fn change_log(warning: &ChangeLogWarning) -> String {
         }
         ChangeLogWarning::TruncatedPartitionGone { job, source, target } => format!(
             "a partition of {source} was truncated and then detached or dropped: {target} keeps its rows; `pgstrata verify {}` \
-             reports them as extra rows, and a rollback fails until they are deleted from {target}",
+             reports them as extra rows, and a rollback fails until you delete them: alter table {target} disable trigger \
+             pgstrata_guard, delete them, alter table {target} enable always trigger pgstrata_guard",
             word(job)
         ),
     }

@@ -50,8 +50,8 @@ pub async fn none(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     )
     .cause(violated.join(" | "))
     .hint(
-        "nothing was added; correct these rows, or change `set` in the plan, then run again: the job \
-        continues from here",
+        "nothing was added; correct these rows and run again: the job continues from here; or abort the job, change `set` \
+        in the plan, and run it again: filled rows stay filled",
     ))
 }
 
