@@ -127,7 +127,7 @@ async fn two_jobs_whose_tables_share_a_rule_or_a_policy() {
             db.pgstrata(&["run", open.to_str().unwrap()]).await.ok();
             let ran = db.pgstrata(&["run", plan.to_str().unwrap()]).await.exits(3);
             assert_eq!(errors(&ran.stdout), [format!("error[table_in_other_job]: public.{second}")]);
-            let connected = format!("which {name} of public.a connects to public.{second}");
+            let connected = format!("{name} of public.a connects public.{second} to public.");
             assert!(ran.stdout.contains(&connected), "{}", ran.stdout);
         }
     }
