@@ -54,7 +54,10 @@ async fn the_index_stays_and_the_guarantee_returns_with_a_rollback() {
         indexes(&db).await,
         ["t_email_key unique f, constraint f: ", "t_lower unique f, constraint f: by name"]
     );
-    for query in ["select from t where email = 'user5@example.org'", "select from t where lower(email) = 'a' and n > 0"] {
+    for query in [
+        "select from t where email = 'user5@example.org'",
+        "select from t where lower(email) = 'a' and n > 0",
+    ] {
         let plan = scanned(&db, query).await;
         assert!(!plan.contains("Seq Scan"), "{plan}");
     }

@@ -146,7 +146,8 @@ async fn a_mismatch_is_explained_differently_before_and_after_the_swap() {
         for command in ["verify", "rollback"] {
             let output = db.pgstrata(&[command, "job"]).await.exits(4).stderr;
             assert!(
-                output.contains("the swap remains in effect") && output.contains("`pgstrata finalize --now job`"),
+                output.contains("the swap remains in effect")
+                    && output.contains("`pgstrata finalize --now job`"),
                 "{command}: {output}"
             );
             assert!(

@@ -24,7 +24,9 @@ pub fn ending(name: &str, state: State) -> String {
     if state.next(Step::Abort).is_some() {
         return format!("`pgstrata abort {name}`");
     }
-    format!("`pgstrata finalize --now {name}`, or `pgstrata rollback {name}` and then `pgstrata abort {name}`")
+    format!(
+        "`pgstrata finalize --now {name}`, or `pgstrata rollback {name}` and then `pgstrata abort {name}`"
+    )
 }
 
 #[cfg(test)]

@@ -109,7 +109,8 @@ fn of_index(b: &Blueprint, index: &Index) -> String {
         return "built as a constraint on every partition after the copy".to_owned();
     }
     if b.drop_unique.contains(&index.name) {
-        return "built on each partition after the copy, no longer unique; its name is exchanged at the swap".to_owned();
+        return "built on each partition after the copy, no longer unique; its name is exchanged at the swap"
+            .to_owned();
     }
     let wider = if index.name == b.key_index && b.widened() {
         format!("with {} in it, ", plain(b.by.as_str()))

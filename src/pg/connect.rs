@@ -22,8 +22,8 @@ use tokio_postgres::{AsyncMessage, Client, Config, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    connect_error::{explain, is_about_encryption},
     connect_config::{self, Host},
+    connect_error::{explain, is_about_encryption},
     passfile::{self, Login},
     pooler,
     settings::{self, Keywords, Lookup},

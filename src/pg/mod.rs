@@ -2,8 +2,8 @@
 
 pub mod catalog;
 pub mod connect;
-mod connect_error;
 mod connect_config;
+mod connect_error;
 pub mod finish_trial;
 pub mod in_use;
 pub mod latency;

@@ -297,7 +297,9 @@ fn job(row: &Row) -> Result<Job> {
 /// # Errors
 /// Another process recorded a job of that name at the same moment.
 pub async fn create(client: &Client, plan: &Plan, design: &Design, rows_estimated: i64) -> Result<i64> {
-    let stored = design.stored().map_err(|e| Error::failed("failed to store the definition of the job").caused_by(e))?;
+    let stored = design
+        .stored()
+        .map_err(|e| Error::failed("failed to store the definition of the job").caused_by(e))?;
     let row = client
         .query_one(
             sql::CREATE_JOB,

@@ -17,8 +17,7 @@ use super::{
         zone,
     },
     retention::{Retention, RetentionAction},
-    retype,
-    throttle,
+    retype, throttle,
 };
 use crate::model::{
     ident::{MAX_BYTES, QualifiedName},

@@ -80,9 +80,13 @@ async fn objects_that_the_inactive_table_lacks_are_reported() {
 #[tokio::test]
 async fn security_labels_are_reported() {
     let label = |column: &str, on: bool| {
-        let number = format!("(select attnum from pg_attribute where attrelid = 't'::regclass and attname = '{column}')");
+        let number = format!(
+            "(select attnum from pg_attribute where attrelid = 't'::regclass and attname = '{column}')"
+        );
         if on {
-            format!("insert into pg_seclabel select 't'::regclass, 'pg_class'::regclass, {number}, 'guard', 'secret'")
+            format!(
+                "insert into pg_seclabel select 't'::regclass, 'pg_class'::regclass, {number}, 'guard', 'secret'"
+            )
         } else {
             format!("delete from pg_seclabel where objoid = 't'::regclass and objsubid = {number}")
         }
@@ -92,7 +96,10 @@ async fn security_labels_are_reported() {
         for command in ["swap", "rollback", "swap"] {
             db.execute(&label(column, true)).await;
             let output = db.pgstrata(&[command, "job"]).await.exits(1).stderr;
-            assert!(output.contains(&format!("security labels changed (with guard on column {column})")), "{output}");
+            assert!(
+                output.contains(&format!("security labels changed (with guard on column {column})")),
+                "{output}"
+            );
             db.execute(&label(column, false)).await;
             if plan == RETYPE {
                 db.execute(&label(other, true)).await;

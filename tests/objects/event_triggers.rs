@@ -255,7 +255,11 @@ async fn columns_are_carried_over_without_what_belongs_to_others() {
         let db = with(Version::System, &more).await;
         let file = db.plan(plan);
         let ran = db.pgstrata(&["run", file.to_str().unwrap()]).await.exits(1);
-        assert!(ran.stderr.contains("ALTER TABLE public.t ADD COLUMN changed more than the new columns"), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("ALTER TABLE public.t ADD COLUMN changed more than the new columns"),
+            "{}",
+            ran.stderr
+        );
         assert!(ran.stderr.contains("policy p was added; enabled event triggers: meddler"), "{}", ran.stderr);
         let left = "select (select count(*) from pg_policy) + (select count(*) from pg_attribute where attrelid = 't'::regclass and attnum > 3)";
         assert_eq!(db.count(left).await, 0, "the failed phase left objects behind");

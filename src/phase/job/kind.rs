@@ -295,7 +295,9 @@ fn may_abort(driver: &Driver) -> Result<()> {
         return Err(error);
     }
     let typed = word(name);
-    Err(error.hint(format!("run `pgstrata rollback {typed}`, which keeps all writes, then `pgstrata abort {typed}`")))
+    Err(error.hint(format!(
+        "run `pgstrata rollback {typed}`, which keeps all writes, then `pgstrata abort {typed}`"
+    )))
 }
 
 /// Reports a change that cannot be carried over instead of failing, for a command without an exchange. The next

@@ -62,7 +62,12 @@ pub async fn look_patiently(context: &PartitionJob, b: &Blueprint, ending: Direc
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn cancel(context: &PartitionJob, b: &Blueprint, ending: Direction, asked: &mut Asked) -> Result<()> {
+pub async fn cancel(
+    context: &PartitionJob,
+    b: &Blueprint,
+    ending: Direction,
+    asked: &mut Asked,
+) -> Result<()> {
     lock_retry(context, b, ending).cancel(asked).await
 }
 

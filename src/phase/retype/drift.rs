@@ -24,7 +24,9 @@ use super::RetypeJob;
 pub(super) async fn carry(retyper: &RetypeJob, ending: Direction, now: &Table) -> Result<bool> {
     let (r, client, job) = (&retyper.retyping, &retyper.control, retyper.job.id);
     let found = match (in_use::read(client, job).await?, ending) {
-        (Some(was), _) => differences(&r.without_own(&was, ending), &r.without_own(now, ending), Between::Times),
+        (Some(was), _) => {
+            differences(&r.without_own(&was, ending), &r.without_own(now, ending), Between::Times)
+        }
         (None, Direction::Forward) => differences(&r.table, &r.without_own(now, ending), Between::Times),
         (None, Direction::Reverse) => r.since_plan(now, ending),
     };

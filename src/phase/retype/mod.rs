@@ -16,8 +16,8 @@
 //! server does before it uses a new index.
 
 mod compare;
-mod drift;
 mod counterparts;
+mod drift;
 mod objects;
 mod swap;
 

@@ -135,7 +135,10 @@ fn dropped(report: &mut Report, table: &Table, key: Option<&Index>, name: &str) 
 /// Says what follows from giving up a guarantee: the index stays, and is not unique.
 fn given_up(report: &mut Report, index: &Index) {
     let name = plain(index.name.as_str());
-    let of = index.columns.as_ref().map_or_else(|| "the values of its expression".to_owned(), |c| format!("({})", listed(c)));
+    let of = index
+        .columns
+        .as_ref()
+        .map_or_else(|| "the values of its expression".to_owned(), |c| format!("({})", listed(c)));
     report.warning(
         "unique_given_up",
         &name,

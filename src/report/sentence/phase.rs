@@ -30,7 +30,9 @@ fn table(work: &TableWork) -> String {
         }
         TableWork::RemoveChangedRows { again } => {
             let when = if *again { "after they were copied" } else { "during the copy" };
-            format!("removing rows from the new table that changed {when}; the drain copies their current versions")
+            format!(
+                "removing rows from the new table that changed {when}; the drain copies their current versions"
+            )
         }
         TableWork::BuildPartitionIndexes { indexes, partitions } => {
             let partitions = counted(*partitions, "partition");

@@ -57,7 +57,9 @@ fn run(warning: &RunWarning) -> String {
             format!("{undone}: {error}{hint}; correct the cause, then run `pgstrata sync {job}` to try again")
         }
         RunWarning::StepSkipped { error } => {
-            format!("could not complete the work that the last swap left (foreign keys, materialized views): {error}; the rollback continues")
+            format!(
+                "could not complete the work that the last swap left (foreign keys, materialized views): {error}; the rollback continues"
+            )
         }
         RunWarning::ForeignKeyNotValid { key, table, statements, on_partitions } => {
             let statements = statements.join(", then: ");

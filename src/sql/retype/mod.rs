@@ -17,7 +17,9 @@ use crate::model::verify_report::MismatchKind as Kind;
 
 use super::exchange::Exchange;
 use super::plan_sql::{applications_path, definers_path, look_up_again, of_function, rights};
-use super::{carry, differ, dollar_quoted, in_range, key_text, operators_path, prepare, row_types, with_operators};
+use super::{
+    carry, differ, dollar_quoted, in_range, key_text, operators_path, prepare, row_types, with_operators,
+};
 
 /// Adds the new column without rewriting the table, with all attributes of the old column except its type.
 pub fn add_column(r: &Retyping) -> Vec<String> {

@@ -1,11 +1,11 @@
 //! Checks a column type change against a live table: which objects depend on the column and cannot be carried over, and
 //! what the job will do.
 
-mod facts;
 mod effects;
+mod facts;
 
-pub use facts::{ColumnFacts, KeyFacts, Rehearsal, Use};
 pub use effects::rehearsed;
+pub use facts::{ColumnFacts, KeyFacts, Rehearsal, Use};
 
 use super::constraints::label;
 use super::{Facts, Found, Report, Server, found, key, listed, names, nearest, rights, size};
