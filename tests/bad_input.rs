@@ -141,6 +141,14 @@ async fn no_usable_key() {
     insta::assert_snapshot!(told(&format!("{columns} {others}"), &format!("{MONTHS}drop_unique = ['a', 'b', 'c', 'd']")).await, @"
     error[no_usable_key]: public.t: table public.t has no usable key: a covers only some of the rows; b is on an expression; c does not have the default ascending order of its types (the operators in pg_catalog); d does not have the default ascending order of its types (the operators in pg_catalog)
       hint: alter table public.t add constraint id_not_null check (id is not null) not valid; alter table public.t validate constraint id_not_null; alter table public.t alter column id set not null; alter table public.t drop constraint id_not_null; create unique index concurrently t_key on public.t (id); alter table public.t add primary key using index t_key
+    warning[unique_given_up]: a: after the swap, index a is no longer unique: nothing prevents duplicates of (code), and a rollback fails as long as there are any
+      hint: make sure that the application does not rely on the guarantee, for example with ON CONFLICT
+    warning[unique_given_up]: b: after the swap, index b is no longer unique: nothing prevents duplicates of the values of its expression, and a rollback fails as long as there are any
+      hint: make sure that the application does not rely on the guarantee, for example with ON CONFLICT
+    warning[unique_given_up]: c: after the swap, index c is no longer unique: nothing prevents duplicates of (code), and a rollback fails as long as there are any
+      hint: make sure that the application does not rely on the guarantee, for example with ON CONFLICT
+    warning[unique_given_up]: d: after the swap, index d is no longer unique: nothing prevents duplicates of (code), and a rollback fails as long as there are any
+      hint: make sure that the application does not rely on the guarantee, for example with ON CONFLICT
     ");
 }
 

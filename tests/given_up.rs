@@ -75,5 +75,12 @@ async fn the_index_stays_and_the_guarantee_returns_with_a_rollback() {
 #[tokio::test]
 async fn check_warns_and_names_what_relied_on_it() {
     let printed = told(SETUP, PLAN).await;
-    insta::assert_snapshot!(printed, @"");
+    insta::assert_snapshot!(printed, @"
+    warning[unique_given_up]: t_email_key: after the swap, index t_email_key is no longer unique: nothing prevents duplicates of (email), and a rollback fails as long as there are any
+      hint: make sure that the application does not rely on the guarantee, for example with ON CONFLICT
+    warning[unique_given_up]: t_lower: after the swap, index t_lower is no longer unique: nothing prevents duplicates of the values of its expression, and a rollback fails as long as there are any
+      hint: make sure that the application does not rely on the guarantee, for example with ON CONFLICT
+    warning[on_conflict_key]: public.t: function public.register(text): ON CONFLICT (email) fails after the swap, because drop_unique gives up the unique index on (email)
+      hint: remove the clause, or handle duplicates in the application
+    ");
 }

@@ -67,12 +67,13 @@ pub fn changes(b: &Blueprint) -> Vec<SwapChange> {
 
 /// Unexpected differences in `now`, the table in use after a swap.
 pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
-    let mut expected = common(b.table.clone());
-    "p".clone_into(&mut expected.relkind);
-    expected.oid = now.oid;
+    let mut expected = b.table.clone();
     for index in expected.indexes.iter_mut().filter(|i| b.drop_unique.contains(&i.name)) {
         *index = index.without_guarantee();
     }
+    let mut expected = common(expected);
+    "p".clone_into(&mut expected.relkind);
+    expected.oid = now.oid;
     for index in expected.indexes.iter_mut().filter(|i| i.name == b.key_index && b.widened()) {
         widen(b, index);
     }
