@@ -253,7 +253,7 @@ fn chunk(b: &Blueprint, physical: bool, middle: &KeyRange) -> Vec<String> {
 }
 
 fn leaf_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
-    let by_leaf = || b.carried_indexes().into_iter().filter(|i| index::by_leaf(i));
+    let by_leaf = || b.carried_indexes().into_iter().filter(index::by_leaf);
     leaves
         .iter()
         .flat_map(|leaf| {
