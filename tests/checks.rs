@@ -1,8 +1,11 @@
 //! A CHECK constraint that calls functions of the application can become false for rows that satisfied it when they were
 //! written. It stops no job, and does not prevent `sync` or `rollback`.
 
+use rustix::process::Signal;
+
 use crate::support::cluster::Database;
 use crate::support::lab::Lab;
+use crate::support::process::{ended, send};
 
 const SETUP: &str = "
     create table most (n int); insert into most values (100);
@@ -63,6 +66,19 @@ async fn rows_that_violate_it_from_the_start() {
         assert_eq!(rows(&db, "t").await, before, "{command}");
         assert!(constraint(&db, "t").await.contains("short"), "{command}");
     }
+}
+
+/// The exchange is prepared before the last changes are applied.
+#[tokio::test]
+async fn rows_that_violate_it_just_before_the_exchange() {
+    let lab = Lab::new(SETUP, PLAN).await;
+    lab.ok("run").await;
+    let swap = lab.frozen("swap", "swap.ready").await;
+    lab.db.execute("update t set v = 'changed again' where id = 1; update most set n = 8").await;
+    send(&swap, Signal::CONT);
+    let swap = ended(swap).await.ok();
+    assert!(swap.stderr.contains("dropped constraint short from public.t_new"), "{swap:?}");
+    assert_eq!(constraint(&lab.db, "t").await, "positive, short not valid");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Reads the definition of a table from the catalog as one JSON document ([`crate::model::table::Table`]), so that all
 //! of it comes from one snapshot.
 
+use super::recreated::definitions_of;
 use super::trust::untrusted_creators;
 use super::{definition, options};
 
@@ -42,26 +43,21 @@ fn owner_has_all(relation: &str, kind: &str) -> String {
 const OPERATOR_SCHEMAS: &str = concat!(
     "coalesce((
     select json_agg(distinct n.nspname)
-    from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
-      join pg_depend d on d.refclassid = 'pg_operator'::regclass and d.refobjid = o.oid
+    from (
+        select c.oid
+        union all
+        select w.ev_class from pg_depend m join pg_rewrite w on m.classid = 'pg_rewrite'::regclass and w.oid = m.objid
+          join pg_class v on v.oid = w.ev_class
+        where m.refclassid = 'pg_class'::regclass and m.refobjid = c.oid and v.relkind = 'm') r
+      cross join lateral (",
+    definitions_of!("r.oid"),
+    ") f (classid, objid)
+      join pg_depend d on d.classid = f.classid and d.objid = f.objid and d.refclassid = 'pg_operator'::regclass
+      join pg_operator o on o.oid = d.refobjid join pg_namespace n on n.oid = o.oprnamespace
     where o.oprname = '=' and n.nspname <> 'pg_catalog'
-      and not exists (select from ", untrusted_creators!("session_user", "array[]::text[]"), " creator)
-      and (d.objid in (
-          select oid from pg_constraint where conrelid = c.oid and d.classid = 'pg_constraint'::regclass
-          union all select oid from pg_policy where polrelid = c.oid and d.classid = 'pg_policy'::regclass
-          union all select oid from pg_trigger where tgrelid = c.oid and d.classid = 'pg_trigger'::regclass
-          union all select oid from pg_statistic_ext where stxrelid = c.oid and d.classid = 'pg_statistic_ext'::regclass
-          union all select indexrelid from pg_index where indrelid = c.oid and d.classid = 'pg_class'::regclass)
-        or exists (
-          select from pg_depend u where u.classid = d.classid and u.objid = d.objid and u.refclassid = 'pg_class'::regclass
-            and (u.refobjid = c.oid or exists (
-              select from pg_depend m join pg_rewrite w on m.classid = 'pg_rewrite'::regclass and w.oid = m.objid
-              where m.refclassid = 'pg_class'::regclass and m.refobjid = c.oid and w.ev_class = u.refobjid)))
-        or exists (
-          select from pg_index x join pg_rewrite w on w.ev_class = x.indrelid
-            join pg_depend m on m.classid = 'pg_rewrite'::regclass and m.objid = w.oid
-          where d.classid = 'pg_class'::regclass and x.indexrelid = d.objid and m.refclassid = 'pg_class'::regclass
-            and m.refobjid = c.oid))), '[]')"
+      and not exists (select from ",
+    untrusted_creators!("session_user", "array[]::text[]"),
+    " creator)), '[]')"
 );
 
 /// The view `v` in namespace `vn` ([`crate::model::dependent::View`]).

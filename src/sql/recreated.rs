@@ -3,12 +3,40 @@
 
 use super::trust::{is_trusted, untrusted_creators};
 
+/// The definitions of the relation with the oid `$relation` that a job creates again, without default values, and of objects
+/// that depend on it: a query for `classid` and `objid`.
+macro_rules! definitions_of {
+    ($relation:literal) => {
+        concat!(
+            "
+    select 'pg_catalog.pg_class'::pg_catalog.regclass::oid, x.indexrelid from pg_catalog.pg_index x where x.indrelid = ", $relation, "
+    union all
+    select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid from pg_catalog.pg_constraint k where k.conrelid = ", $relation, "
+    union all
+    select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid from pg_catalog.pg_trigger t
+    where t.tgrelid = ", $relation, " and not t.tgisinternal
+    union all
+    select 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid from pg_catalog.pg_policy p where p.polrelid = ", $relation, "
+    union all
+    select 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid from pg_catalog.pg_statistic_ext s where s.stxrelid = ", $relation, "
+    union all
+    select d.classid, d.objid from pg_catalog.pg_depend d
+    where d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = ", $relation, "
+      and d.classid in ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
+        'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_attrdef'::pg_catalog.regclass)"
+        )
+    };
+}
+
+pub(super) use definitions_of;
+
 /// Common table expressions: the definitions of the tables with oids `$1`, of materialized views that read them, and of
 /// objects that depend on either; and `referenced`, the objects to which each refers. Unless `$3`, only default values,
 /// which a backfill's trigger contains.
 macro_rules! definitions {
     () => {
-        "relations as (
+        concat!(
+            "relations as (
   select pg_catalog.unnest($1::oid[]) as oid
   union
   select m.oid from relations r join pg_catalog.pg_depend d on d.refobjid = r.oid
@@ -22,27 +50,13 @@ macro_rules! definitions {
   -- Before 15, what a generated column calls depends on the column.
   select 'pg_catalog.pg_class'::pg_catalog.regclass, r.oid from relations r
   union all
-  select further.classid, further.objid from relations r cross join lateral (
-    select 'pg_catalog.pg_class'::pg_catalog.regclass::oid, x.indexrelid from pg_catalog.pg_index x where x.indrelid = r.oid
-    union all
-    select 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid from pg_catalog.pg_constraint k where k.conrelid = r.oid
-    union all
-    select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid from pg_catalog.pg_trigger t
-    where t.tgrelid = r.oid and not t.tgisinternal
-    union all
-    select 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid from pg_catalog.pg_policy p where p.polrelid = r.oid
-    union all
-    select 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid from pg_catalog.pg_statistic_ext s where s.stxrelid = r.oid
-    union all
-    select d.classid, d.objid from pg_catalog.pg_depend d
-    where d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = r.oid
-      and d.classid in ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
-        'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_attrdef'::pg_catalog.regclass)) further (classid, objid)
+  select further.classid, further.objid from relations r cross join lateral (", $crate::sql::recreated::definitions_of!("r.oid"), ") further (classid, objid)
   where $3
 ), referenced as (
   select distinct f.classid, f.objid, d.refclassid, d.refobjid
   from definitions f join pg_catalog.pg_depend d on d.classid = f.classid and d.objid = f.objid
 )"
+        )
     };
 }
 

@@ -41,10 +41,10 @@ pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
         let mut way = way.lock().await;
         loop {
             let ready = ready(context, &exchanger, ending).await?;
-            let partitions = context.blueprint().partitions.len();
+            let prepared = context.blueprint();
             way.clear().await?;
-            if context.blueprint().partitions.len() != partitions {
-                continue; // A drain created partitions, which the prepared exchange does not include.
+            if context.blueprint() != prepared {
+                continue; // A drain created partitions or left out a CHECK, which the prepared exchange does not include.
             }
             locks::look_patiently(context, &b, ending).await?;
             match exchange(context, &exchanger, ending, &ready).await {
