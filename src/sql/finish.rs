@@ -9,6 +9,7 @@ use crate::model::filling::{Filling, NewKey};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::KeyRange;
 
+pub use super::drop_constraint;
 use super::plan_sql::applications_path;
 use super::section::{Section, section};
 use super::{fill, in_range, key_text, list};
@@ -177,11 +178,6 @@ pub fn repeated(f: &Filling, columns: &[Ident]) -> String {
     let alias = &f.table.name.name;
     let of: Vec<String> = columns.iter().map(|c| format!("{alias}.{c}")).collect();
     super::repeated(&format!("{only}{}", f.table.name), alias, &f.key, &of, None)
-}
-
-/// Drops a CHECK constraint or a foreign key when a job is aborted.
-pub fn drop_constraint(table: &QualifiedName, name: &Ident) -> String {
-    format!("alter table {table} drop constraint if exists {name}")
 }
 
 /// Drops an index when a job is aborted: not CONCURRENTLY, because all statements run in one transaction.

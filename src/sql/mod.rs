@@ -195,6 +195,11 @@ fn in_tablespace(space: Option<&Ident>, statements: Vec<String>) -> Vec<String> 
     all
 }
 
+/// Drops a constraint; of a partitioned table, with those of the partitions.
+pub fn drop_constraint(table: &QualifiedName, name: &Ident) -> String {
+    format!("alter table {table} drop constraint if exists {name}")
+}
+
 /// The search path under which the operators of these schemas are found, after those of the server.
 fn operators_path(schemas: &[Ident]) -> String {
     let schemas: String = schemas.iter().map(|schema| format!(", {schema}")).collect();

@@ -8,7 +8,7 @@ use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::table::{Check, Column};
 
 use super::prepare::{self, Part};
-use super::{copy, from_source, index, matview, row_trial, with_operators};
+use super::{copy, drop_constraint, from_source, index, matview, row_trial, with_operators};
 
 /// The partition for the trial, which accepts all rows.
 pub fn leaf(b: &Blueprint) -> QualifiedName {
@@ -135,5 +135,5 @@ pub fn depends_on_row_alone(b: &Blueprint, check: &Check) -> String {
 
 /// Drops a CHECK constraint of the target, so that its violations do not hide other errors.
 pub fn without(b: &Blueprint, check: &Ident) -> String {
-    format!("alter table {} drop constraint if exists {check}", b.target())
+    drop_constraint(&b.target(), check)
 }

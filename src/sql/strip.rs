@@ -55,11 +55,6 @@ end",
     format!("do {}", super::dollar_quoted(&body))
 }
 
-/// Drops a CHECK constraint, with those of the partitions.
-pub fn drop_check(table: &QualifiedName, check: &Ident) -> String {
-    format!("alter table {table} drop constraint {check}")
-}
-
 /// As [`strip`], for a table in schema `pgstrata`. It belongs to the role that created it.
 pub fn own(table: &QualifiedName, columns: &[Ident]) -> [String; 2] {
     [format!("alter table {table} owner to current_user"), strip(table, columns, [])]

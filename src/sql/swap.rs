@@ -9,7 +9,8 @@ use crate::model::table::{Comment, Sequence, Trigger};
 use super::exchange::Exchange;
 use super::mirror::{self, SETTING as MIRROR};
 use super::{
-    capture, close_function, dependent, dollar_quoted, foreign_key, prepare, suffixes, with_operators,
+    capture, close_function, dependent, dollar_quoted, drop_constraint, foreign_key, prepare, suffixes,
+    with_operators,
 };
 
 /// The guard's name.
@@ -114,7 +115,7 @@ fn checks_left_out(b: &Blueprint, table: &QualifiedName) -> Vec<String> {
     left_out
         .flat_map(|check| {
             [
-                format!("alter table {table} drop constraint if exists {}", check.name),
+                drop_constraint(table, &check.name),
                 format!("alter table {table} add constraint {} {} not valid", check.name, check.definition),
             ]
         })

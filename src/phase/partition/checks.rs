@@ -9,8 +9,8 @@ use crate::event::PartitionNote;
 use crate::model::ident::plain;
 use crate::pg::{catalog, store};
 use crate::phase::job::locks::briefly;
-use crate::phase::partition::PartitionJob;
-use crate::sql::strip;
+use crate::phase::partition::{PartitionJob, objects};
+use crate::sql::drop_constraint;
 
 /// Drops the CHECK constraint that rejected a row of the table in use from the inactive table; returns whether the error is
 /// of that kind. The next exchange adds the constraint again, as NOT VALID.
@@ -38,7 +38,9 @@ pub async fn leave_out(context: &PartitionJob, error: &Error) -> Result<bool> {
         }
     }
     briefly(context, vec![side.clone()], "drop a constraint of the inactive table", async || {
-        context.control.batch_execute(&strip::drop_check(&side, &check)).await?;
+        // Only from the job's own table, or the one that it replaced.
+        let locked = objects::lock_target(context, context.direction(), "access exclusive").await?;
+        context.control.batch_execute(&format!("{locked}; {}", drop_constraint(&side, &check))).await?;
         store::extend(&context.control, context.job.id, &b).await
     })
     .await?;

@@ -48,8 +48,7 @@ pub(super) fn jobs(report: &mut Report, plan: &Plan, table: &Table, jobs: &[Open
                             "{link} connects {source} to {theirs}, on which job {name} is open ({state})"
                         ),
                         format!(
-                            "each swap would create the {} again; finish job {name} first, or end it: {}",
-                            KINDS.iter().find(|kind| link.starts_with(*kind)).unwrap_or(&"object"),
+                            "each swap would create it again; finish job {name} first, or end it: {}",
                             ending(name, *state)
                         ),
                     );
@@ -82,9 +81,6 @@ pub(super) fn kept_trigger(report: &mut Report, plan: &Plan, table: &Table, fact
         );
     }
 }
-
-/// The kinds of objects that connect tables.
-const KINDS: [&str; 4] = ["foreign key", "rule", "policy", "default"];
 
 /// The first object that connects the table with the table of another job and that a swap creates again: a foreign key
 /// between them, or an object of the one that uses the other, if the one is partitioned.

@@ -15,6 +15,7 @@ use crate::model::retyping::{CheckPair, Counterpart, Retyping};
 use crate::model::table::Table;
 use crate::model::verify_report::MismatchKind as Kind;
 
+pub use super::drop_constraint;
 use super::exchange::Exchange;
 use super::plan_sql::{applications_path, definers_path, look_up_again, of_function, rights};
 use super::{
@@ -304,11 +305,6 @@ pub fn add_proof(r: &Retyping, direction: Direction) -> Option<(Ident, String)> 
 /// Checks every row, with a lock that does not block writers.
 pub fn validate(table: &QualifiedName, constraint: &Ident) -> String {
     format!("alter table {table} validate constraint {constraint}")
-}
-
-/// Drops a constraint.
-pub fn drop_constraint(table: &QualifiedName, constraint: &Ident) -> String {
-    format!("alter table {table} drop constraint if exists {constraint}")
 }
 
 /// Updates the statistics of the shadow column.
