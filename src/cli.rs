@@ -108,7 +108,7 @@ pub enum Command {
     Plan {
         /// The table, quoted as in SQL: public.events, "Forecasts"."Price Forecasts"
         table: String,
-        /// The partition column
+        /// The partition column, as in the catalog or quoted as in SQL
         #[arg(long, value_name = "COLUMN")]
         by: String,
         /// The range of one partition: month, "2 weeks", 100_000; default: suggested from the size of the table

@@ -452,6 +452,22 @@ async fn integer_partition_columns() {
     idle(&db, &["maintain", "--table", "h"]).await;
 }
 
+/// Bounds, rows of the default partition and new partitions of a column whose type is a domain over a domain.
+#[tokio::test]
+async fn domains_as_partition_columns() {
+    let db = Database::new().await;
+    let domains = "create domain dt as timestamptz; create domain at as dt check (value > '2000-01-01');";
+    db.execute(&(domains.to_owned() + &MONTHS.replacen("at timestamptz", "at at", 1))).await;
+    db.execute(
+        "create table events_rest partition of events default; insert into events (at) values ('2001-02-03'), ('infinity')",
+    )
+    .await;
+    let report = report(&db, &["maintain", "--table", "events"]).await;
+    assert_eq!((listed(&report, "created"), &report["default_rows"]), (3, &json!(2)), "{report}");
+    let again = self::report(&db, &["maintain", "--table", "events"]).await;
+    assert_eq!(listed(&again, "created"), 0);
+}
+
 #[tokio::test]
 async fn tables_that_cannot_be_maintained_are_refused() {
     let db = Database::new().await;

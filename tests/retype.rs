@@ -143,6 +143,30 @@ async fn an_identity_column_generates_no_number_twice() {
     assert_eq!(db.count("select count(*) - count(distinct id) from orders").await, 0);
 }
 
+/// An index on expressions that do not use the column, and a CHECK that uses no column, are not copied.
+#[tokio::test]
+async fn indexes_on_expressions_without_the_column_are_left_alone() {
+    let db = Database::new().await;
+    db.execute(
+        "create table u2 (id int primary key, name text, check (true));
+         create unique index u2_lower on u2 (lower(name)); create index u2_both on u2 (lower(name), (id + 1));
+         insert into u2 select i, 'n' || i from generate_series(1, 100) i",
+    )
+    .await;
+    let lab =
+        Lab::on(db, "name = 'u2'\nkind = 'retype'\ntable = 'u2'\n[retype]\ncolumn = 'id'\nto = 'bigint'\n");
+    let left = "select (select count(*) from pg_class where relname ~ '^u2.*_(new|old)$')
+        + (select count(*) from pg_constraint where conrelid = 'u2'::regclass and conname ~ '_(new|old)$')";
+    lab.steps(&["run", "abort"]).await;
+    lab.none(left).await;
+    lab.steps(&["run", "swap", "rollback", "swap", "finalize --now"]).await;
+    lab.none(left).await;
+    assert_eq!(
+        lab.count("select count(*) from pg_index where indrelid = 'u2'::regclass and indisvalid").await,
+        3
+    );
+}
+
 /// Creates a small table and swaps its column.
 async fn swapped(db: &Database) {
     db.execute(

@@ -60,6 +60,11 @@ async fn plan_drafts_a_plan_of_a_live_table() {
     # from   = "2024-01-01 00:00:00+00"  # lower bound of the first partition; default: the oldest row
     "#);
     db.pgstrata(&["check", path]).await.ok();
+    db.pgstrata(&["plan", table, "--by", "\"A t\"", "-o", path]).await.ok();
+    let quoted = std::fs::read_to_string(path).unwrap();
+    let of_table =
+        |text: &str| text.lines().filter(|line| !line.contains("iB")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(of_table(&quoted), of_table(&text));
     let output = db.pgstrata(&["plan", "lpa", "--by", "at"]).await.exits(2).stderr;
     insta::assert_snapshot!(output, @"
     error: table public.lpa does not exist

@@ -303,6 +303,17 @@ impl Trigger {
             .or_else(|| behind.strip_prefix(self.name.as_str()))
             .map_or(behind, str::trim_start)
     }
+
+    /// Whether its WHEN condition excludes the job's own updates, as the hint of `check` suggests: it is that condition,
+    /// alone or with others that must also hold.
+    pub fn ignores_fills(&self) -> bool {
+        const HINTED: &str = "(current_setting('pgstrata.filling'::text, true) IS DISTINCT FROM 'on'::text)";
+        let Some((_, when)) = self.tail.split_once(" WHEN (") else { return false };
+        let condition = when.rsplit_once(") EXECUTE ").map_or(when, |(condition, _)| condition);
+        condition == HINTED
+            || condition.contains(HINTED)
+                && ![" OR ", "NOT ", "CASE "].iter().any(|word| condition.contains(word))
+    }
 }
 
 /// A sequence that a column owns.
@@ -370,5 +381,33 @@ impl Table {
     /// The columns that a copy writes: all except generated columns.
     pub fn written_columns(&self) -> impl Iterator<Item = &Column> {
         self.columns.iter().filter(|c| c.generated.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_that_excludes_the_updates_of_a_job() {
+        let ignores = |when: &str| {
+            let trigger = Trigger {
+                name: Ident::new("g"),
+                head: "CREATE TRIGGER g AFTER UPDATE ON ".into(),
+                tail: format!(" FOR EACH ROW {when}EXECUTE FUNCTION public.f('x) EXECUTE ')"),
+                enabled: "O".into(),
+                row: true,
+                before_insert: false,
+                transition: false,
+            };
+            trigger.ignores_fills()
+        };
+        let hinted = "(current_setting('pgstrata.filling'::text, true) IS DISTINCT FROM 'on'::text)";
+        assert!(ignores(&format!("WHEN ({hinted}) ")));
+        assert!(ignores(&format!("WHEN (((new.note <> old.note) AND {hinted})) ")));
+        assert!(!ignores(""));
+        assert!(!ignores("WHEN ((new.note <> old.note)) "));
+        assert!(!ignores(&format!("WHEN (((new.note <> old.note) OR {hinted})) ")));
+        assert!(!ignores(&format!("WHEN ((NOT {hinted})) ")));
     }
 }

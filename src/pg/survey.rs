@@ -22,8 +22,11 @@ pub async fn survey(
     by: &str,
     every: Option<Every>,
 ) -> Result<String> {
-    let facts = preflight::facts(client, table, by, None).await?;
-    let row = client.query_opt(sql::HISTOGRAM, &[&table.schema.as_str(), &table.name.as_str(), &by]).await?;
+    let (schema, name) = (table.schema.as_str(), table.name.as_str());
+    let rows = client.query(sql::COLUMN_NAMES, &[&schema, &name]).await?;
+    let by = plan::column_named(by, &rows.iter().map(|row| row.get(0)).collect::<Vec<_>>());
+    let facts = preflight::facts(client, table, &by, None).await?;
+    let row = client.query_opt(sql::HISTOGRAM, &[&schema, &name, &by]).await?;
     let histogram: Vec<String> = row.and_then(|row| row.get(0)).unwrap_or_default();
-    plan::survey(&facts, by, every, &histogram)
+    plan::survey(&facts, &by, every, &histogram)
 }

@@ -2,6 +2,7 @@
 
 use super::check::{self, Facts, Found, Relation};
 use super::draft::{self, draft};
+use super::read::column;
 use super::suggest::{histogram_by_month, moment, suggest, suggest_integers};
 use super::{Plan, partitioning};
 use crate::error::{Error, Kind};
@@ -41,6 +42,13 @@ pub fn survey(facts: &Facts, by: &str, every: Option<Every>, histogram: &[String
         })
         .collect();
     Ok(draft(&drafted))
+}
+
+/// The column that a name on the command line means: a name as in the catalog or, if no column has that name, as in SQL.
+pub fn column_named(written: &str, columns: &[&str]) -> String {
+    let exact = columns.contains(&written).then(|| written.to_owned());
+    let in_sql = || column(written).ok().filter(|name| columns.contains(&name.as_str()));
+    exact.or_else(in_sql).unwrap_or_else(|| written.to_owned())
 }
 
 fn refusal(finding: Finding) -> Error {
@@ -155,6 +163,26 @@ mod tests {
         default  = true                # a default partition for rows outside all bounds
         "#);
         Plan::parse(&text, "plan.toml").unwrap();
+    }
+
+    #[test]
+    fn a_column_is_named_as_in_the_catalog_or_as_in_sql() {
+        let columns = ["A t", "at", "Created", "created", "say \"hi\""];
+        for (written, meant) in [
+            ("A t", "A t"),
+            ("\"A t\"", "A t"),
+            ("AT", "at"),
+            (" at ", "at"),
+            ("Created", "Created"),
+            ("\"created\"", "created"),
+            ("CREATED", "created"),
+            ("say \"hi\"", "say \"hi\""),
+            ("\"say \"\"hi\"\"\"", "say \"hi\""),
+            ("create_at", "create_at"),
+            ("a b", "a b"),
+        ] {
+            assert_eq!(column_named(written, &columns), meant, "{written}");
+        }
     }
 
     #[test]

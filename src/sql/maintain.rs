@@ -12,10 +12,15 @@ use super::prepare::{grant, policy, revoke, statistics_targets, with};
 use super::strip::strip;
 use super::{in_tablespace, with_operators};
 
-/// How the relation with oid `$1` is partitioned: strategy, number of columns, name and type of the first column, and
-/// whether it has a default partition. No row if it is not partitioned.
-pub const KEY: &str = "select p.partstrat::text, p.partnatts::integer, a.attname::text,
-  pg_catalog.format_type(a.atttypid, -1), pg_catalog.current_setting('server_version_num')::integer
+/// How the relation with oid `$1` is partitioned: strategy, number of columns, name and type of the first column (of a
+/// domain, the type under it), and the server's version. No row if it is not partitioned.
+pub const KEY: &str = "select p.partstrat::text, p.partnatts::integer, a.attname::text, (
+    with recursive under as (
+      select t.oid, t.typbasetype, t.typtype from pg_catalog.pg_type t where t.oid = a.atttypid
+      union all
+      select t.oid, t.typbasetype, t.typtype from pg_catalog.pg_type t join under u on t.oid = u.typbasetype where u.typtype = 'd'
+    ) select pg_catalog.format_type(u.oid, -1) from under u where u.typtype <> 'd'),
+  pg_catalog.current_setting('server_version_num')::integer
 from pg_catalog.pg_partitioned_table p
   left join pg_catalog.pg_attribute a on a.attrelid = p.partrelid and a.attnum = p.partattrs[0] and a.attnum > 0
 where p.partrelid = $1";

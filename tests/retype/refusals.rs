@@ -101,6 +101,12 @@ async fn objects_that_refer_to_the_column_by_its_number() {
       hint: drop the constraint before the run, and add it again once the job is finalized
     error: the check found 1 error; nothing was changed
     ");
+    // A view on another column does not prevent the change.
+    assert_eq!(findings("create view v as select note from orders", PLAN).await, "");
+}
+
+#[tokio::test]
+async fn triggers_that_the_updates_of_a_retype_fire() {
     let function = "create function f() returns trigger language plpgsql as 'begin return new; end';";
     let of = "create trigger g after update of id on orders for each row execute function f()";
     insta::assert_snapshot!(findings(&format!("{function} {of}"), PLAN).await, @"
@@ -116,8 +122,18 @@ async fn objects_that_refer_to_the_column_by_its_number() {
       hint: nothing, if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')
     error: the check found 1 error; nothing was changed
     ");
-    // A view on another column does not prevent the change.
-    assert_eq!(findings("create view v as select note from orders", PLAN).await, "");
+    let hinted = "when (current_setting('pgstrata.filling', true) is distinct from 'on')";
+    let all = [
+        "a after update on orders for each statement",
+        &format!("b after update on orders for each row {hinted}"),
+        &format!("c after insert or update on orders {hinted}"),
+        "d after insert on orders",
+    ];
+    let all = all.map(|one| format!("create trigger {one} execute function f();")).concat();
+    insta::assert_snapshot!(findings(&format!("{function} {all}"), PLAN).await, @"
+    warning[trigger_fires]: a: trigger a fires on every update of public.orders, including the job's updates: once for each chunk
+      hint: nothing, if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')
+    ");
 }
 
 #[tokio::test]

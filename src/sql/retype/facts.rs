@@ -16,6 +16,9 @@ pub const PROBE: &str = super::super::trial::PROBE;
 
 /// The column called `$2` of the relation with oid `$1`: one JSON document ([`crate::plan::check::ColumnFacts`]).
 ///
+/// The server records a dependency on the whole table both for an index that has no plain column and for one with a
+/// whole-row reference (`varattno 0`); only the latter includes the column.
+///
 /// `uses` lists objects that the swap cannot carry over, because they refer to the column by its number, or depend on a
 /// constraint that the swap drops.
 pub const COLUMN: &str = r#"with i as (
@@ -24,7 +27,8 @@ pub const COLUMN: &str = r#"with i as (
     left join pg_constraint k on k.conindid = x.indexrelid and k.contype in ('p', 'u', 'x') and k.conrelid = x.indrelid
   where x.indrelid = $1 and (a.attnum = any (x.indkey::int2[]) or exists (
     select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = x.indexrelid
-      and d.refclassid = 'pg_class'::regclass and d.refobjid = $1 and d.refobjsubid in (0, a.attnum)))
+      and d.refclassid = 'pg_class'::regclass and d.refobjid = $1 and (d.refobjsubid = a.attnum
+        or d.refobjsubid = 0 and concat(x.indexprs, x.indpred) like '%:varattno 0 %')))
 )
 select json_build_object(
   'storage', case when a.attstorage <> t.typstorage then
@@ -34,7 +38,7 @@ select json_build_object(
   'indexes', coalesce((select json_agg(c.relname order by c.relname)
     from i join pg_class c on c.oid = i.indexrelid), '[]'),
   'checks', coalesce((select json_agg(k.conname order by k.conname) from pg_constraint k
-    where k.conrelid = $1 and k.contype = 'c' and (a.attnum = any (k.conkey) or k.conkey is null)), '[]'),
+    where k.conrelid = $1 and k.contype = 'c' and a.attnum = any (k.conkey)), '[]'),
   'keys', coalesce((
     select json_agg(json_build_object('name', k.conname, 'table', json_build_object('schema', n.nspname, 'name', c.relname),
       'owned', pg_has_role(c.relowner, 'usage'), 'owner', pg_get_userbyid(c.relowner),

@@ -343,10 +343,10 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
     let on_column = found.around.labels.iter().filter(|l| l.column.as_ref() == Some(&r.column.name));
     on_column.for_each(|one| label(report, &r.table.name, one, "the new column would not have it"));
     let ours = r.filling().fill_trigger();
-    for trigger in r.table.triggers.iter().filter(|t| t.row && t.enabled != "D") {
+    for trigger in r.table.triggers.iter().filter(|t| t.enabled != "D") {
         let name = plain(trigger.name.as_str());
         let fires = trigger.fires();
-        if fires.starts_with("BEFORE ") && trigger.name > ours {
+        if trigger.row && fires.starts_with("BEFORE ") && trigger.name > ours {
             let message = format!(
                 "trigger {name} fires after the job's trigger {}, which must see the row as {name} leaves \
                  it",
@@ -359,13 +359,15 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
                 "rename it so that it fires first: triggers fire in the order of their names",
             );
         }
-        if fires.contains("UPDATE") && !fires.contains("UPDATE OF") && trigger.enabled != "R" {
+        let fires_for_job =
+            fires.contains("UPDATE") && !fires.contains("UPDATE OF") && trigger.enabled != "R";
+        if fires_for_job && !trigger.ignores_fills() {
+            let how_often = if trigger.row { "the job updates each row once" } else { "once for each chunk" };
             report.warning(
                 "trigger_fires",
                 &name,
                 format!(
-                    "trigger {name} fires on every update of {table}, including the job's updates: \
-                    the job updates each row once"
+                    "trigger {name} fires on every update of {table}, including the job's updates: {how_often}"
                 ),
                 "nothing, if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', \
                  true) is distinct from 'on')",
