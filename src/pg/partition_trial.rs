@@ -102,26 +102,22 @@ async fn dependents(client: &Client, b: &Blueprint, trial: &mut TableTrial) -> R
         compared(client, &part, of(&view.name), of(&name), trial).await?;
     }
     for view in &b.table.dependents.matviews {
-        let part = sql::materialized_view(b, view);
-        // A view that is not filled within the time limit is not an error.
-        let query = (references::OF_VIEW, [view.view.name.to_string(), matview::new_name(view).to_string()]);
-        client.batch_execute("savepoint built").await?;
-        match attempt(client, &part.statements, false).await? {
-            Attempt::Refused(refused) if refused.code != SqlState::QUERY_CANCELED.code() => {
-                failed(trial, How::Computed, part.what, refused);
-            }
-            Attempt::Refused(_) => {}
-            Attempt::Done => {
-                let (query, [original, copy]) = query;
-                let original = references::of(client, query, &[&original]).await?;
-                let copy = references::of(client, query, &[&copy]).await?;
-                let changed = references::difference(&original, &copy);
-                trial.changed.extend(changed.map(|difference| (part.what, difference)));
-            }
-        }
-        client.batch_execute("rollback to built; release built").await?;
+        let of = |name: &QualifiedName| (references::OF_VIEW, vec![name.to_string()]);
+        let (original, copy) = (of(&view.view.name), of(&matview::new_name(view)));
+        compared_if(client, &sql::materialized_view(b, view), original, copy, trial, fill).await?;
     }
     Ok(())
+}
+
+/// Creates and fills a materialized view; returns whether the server accepted it. A view that is not filled within the
+/// time limit is not an error.
+async fn fill(client: &Client, part: &Part, trial: &mut TableTrial) -> Result<bool> {
+    match attempt(client, &part.statements, false).await? {
+        Attempt::Done => return Ok(true),
+        Attempt::Refused(refused) if refused.code == SqlState::QUERY_CANCELED.code() => {}
+        Attempt::Refused(refused) => failed(trial, How::Computed, part.what.clone(), refused),
+    }
+    Ok(false)
 }
 
 /// A query for the references of one object, and its parameters.
@@ -135,13 +131,27 @@ async fn compared(
     copy: Query,
     trial: &mut TableTrial,
 ) -> Result<()> {
+    let create =
+        async |client: &Client, part: &Part, trial: &mut TableTrial| create(client, part, false, trial).await;
+    compared_if(client, part, original, copy, trial, create).await
+}
+
+/// [`compared`], for an object that `create` creates.
+async fn compared_if(
+    client: &Client,
+    part: &Part,
+    original: Query,
+    copy: Query,
+    trial: &mut TableTrial,
+    create: impl AsyncFnOnce(&Client, &Part, &mut TableTrial) -> Result<bool>,
+) -> Result<()> {
     let of = async |(query, names): &Query| {
         let names: Vec<&(dyn ToSql + Sync)> = names.iter().map(|name| name as _).collect();
         references::of(client, query, &names).await
     };
     let before = of(&original).await?;
     client.batch_execute("savepoint compared").await?;
-    if create(client, part, false, trial).await?
+    if create(client, part, trial).await?
         && let Some(difference) = references::difference(&before, &of(&copy).await?)
     {
         trial.changed.push((part.what.clone(), difference));
