@@ -12,8 +12,8 @@ Exit codes:
   2  the command line or the plan is invalid
   3  the check found an error
   4  verification found a difference
-  5  could not acquire the lock within the limits of the plan's [swap]
-  6  stopped early as requested; run the command again to continue
+  5  gave up waiting for a lock, an older transaction or an empty change log ([swap] in the plan)
+  6  stopped at a deadline, on request or outside the windows, or too early to finalize; run again
   7  another process is already running this job
 
 Example:
@@ -155,7 +155,7 @@ pub enum Command {
         #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
         until: Option<NaiveTime>,
     },
-    /// Pause a running job before its next chunk; works from any machine
+    /// Pause a job before its next chunk, until `pgstrata resume`; works from any machine
     #[command(after_help = "Example:\n  pgstrata pause events")]
     Pause {
         /// The job's name

@@ -207,7 +207,7 @@ impl Gate {
         fewer
     }
 
-    /// Records a measurement without a pause.
+    /// Records a measurement during which the job was not throttled.
     pub fn measured(&self, now: Measured) {
         self.autoscaler.borrow_mut().measured(now);
         self.changed.notify_waiters();

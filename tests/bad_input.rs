@@ -25,7 +25,7 @@ async fn a_good_table_gets_a_design() {
     insta::assert_snapshot!(findings.join("\n"), @"
     warning key_widened: the partition column is added to the key t_pkey (id): after the swap, only (id, at) is unique, not (id) alone, and ON CONFLICT (id) fails
     note no_index_on_partition_column: no index starts with column at: its smallest and largest values were found by reading the whole table
-    note carried: carried: 3 columns, 1 index
+    note carried: carried over: 3 columns, 1 index
     note partitions: 5 partitions from 2024-01-01 00:00:00+00 to 2024-06-01 00:00:00+00 and a default partition
     ");
     let Some(Design::Partition(b)) = found.design else { panic!("no blueprint") };

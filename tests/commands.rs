@@ -258,9 +258,9 @@ async fn verbose_output_shows_more_steps_and_no_data() {
         .await;
     let run = events.ran("run -v").await.ok().stderr;
     for step in [
-        r#"job{name="events"}:phase{name="copy"}:chunk{n=1}: item begins what="copy a chunk""#,
+        r#"job{name="events"}:phase{name="copy"}:chunk{n=1}: item begins what="copy a chunk of public.events""#,
         r#"job{name="events"}:phase{name="index"}:chunk{n=1}: item begins"#,
-        r#"job{name="events"}:phase{name="verify"}:chunk{n=1}: item ends what="verify a range" ok=true"#,
+        r#"job{name="events"}:phase{name="verify"}:chunk{n=1}: item ends what="verify a range of public.events" ok=true"#,
     ] {
         assert!(run.contains(step), "{step}\n{run}");
     }

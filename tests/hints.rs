@@ -180,9 +180,8 @@ async fn a_privilege_that_is_carried_over_is_reported_by_name() {
             let privilege = grant.to_uppercase().replace("(V)", "(v)");
             let said: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("privilege")).collect();
             assert!(
-                said.iter()
-                    .all(|line| line
-                        .ends_with(&format!("privilege {privilege} of {app}, by postgres was added"))),
+                said.iter().all(|line| line
+                    .ends_with(&format!("privilege {privilege} of {app} (granted by postgres) was granted"))),
                 "{said:?}"
             );
             assert_eq!(db.count(&format!("select count(*) from pg_class where oid = 't'::regclass and has_table_privilege('{app}', oid, 'select')")).await, 1);

@@ -88,7 +88,7 @@ async fn verify_finds_equal_values_that_are_not_identical() {
     for some in numbers.chunks(EXAMPLES_MAX) {
         db.execute(&some.iter().map(|i| other_value("t_new", *i)).collect::<Vec<_>>().join("; ")).await;
         let ran = db.pgstrata(&["verify", "job", "--json"]).await.exits(4);
-        let report = ran.stdout.lines().rfind(|line| line.contains("rows_source")).unwrap();
+        let report = ran.stdout.lines().rfind(|line| line.contains("rows_in_use")).unwrap();
         let report: Value = serde_json::from_str(report).unwrap();
         let seen = |i: &usize| {
             let key = i.to_string();

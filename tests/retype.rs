@@ -294,11 +294,11 @@ async fn text_to_timestamptz() {
     .await;
     let verify = db.pgstrata(&["verify", "orders_at"]).await.exits(4);
     insta::assert_snapshot!(verify.stdout, @"
-    source     2,004 rows
-    target     2,003 rows
-    missing    1 row
-      missing   3002
-    not verified: orders_at: the sides differ
+    in use     2,004 rows
+    inactive   2,003 rows
+    missing    1 row: the inactive column has no value
+      missing: key 3002
+    not verified: orders_at: the two columns differ
     ");
     db.execute("update orders set at = date_trunc('minute', at) + interval '1 minute' where n = 3002").await;
     db.pgstrata(&["rollback", "orders_at"]).await.ok();

@@ -298,7 +298,8 @@ async fn uses_of_the_sequence_of_an_identity_are_reported(version: Version) {
         for command in ["swap", "rollback"] {
             lab.db.execute("create view numbers as select nextval('t_id_seq'::regclass) as n").await;
             let output = lab.ran(command).await.exits(1).stderr;
-            let changed = "uses of sequence public.t_id_seq changed (with view public.numbers)";
+            let changed =
+                "the objects that sequence public.t_id_seq uses changed (added: view public.numbers)";
             assert!(output.contains(changed), "{command}: {output}");
             lab.db.execute("drop view numbers").await;
             lab.ok(command).await;

@@ -40,8 +40,17 @@ const STATUS: [&str; 28] = [
     "keep_old_until",
 ];
 /// The fields of `verify --json`.
-const VERIFY: [&str; 9] =
-    ["job", "rows_source", "rows_target", "missing", "extra", "different", "pending", "verified", "examples"];
+const VERIFY: [&str; 9] = [
+    "job",
+    "rows_in_use",
+    "rows_inactive",
+    "missing",
+    "extra",
+    "different",
+    "pending",
+    "verified",
+    "examples",
+];
 
 /// Asserts that the object has exactly these fields.
 fn has_exactly(object: &Value, fields: &[&str]) {

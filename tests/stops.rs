@@ -78,7 +78,7 @@ async fn a_second_signal_cancels_running_statements() {
     insta::assert_snapshot!(refusal(&Ran { stderr: rest, ..ran }), @"
     exit 6
     error: stopped as requested; the sessions of the job were ended
-    cause: failed to copy a chunk
+    cause: failed to copy a chunk of public.events
     hint: run the same command again to continue
     ");
     resumes(&events).await;

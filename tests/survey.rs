@@ -29,7 +29,7 @@ async fn plan_drafts_a_plan_of_a_live_table() {
     # oldest  2024-01-01 00:00:00+00
     # newest  2025-02-20 15:00:00+00
     # key     primary key ("I d"); becomes ("I d", "A t"), because the key of a partitioned table must contain the partition column
-    # carried 2 columns, 1 index
+    # carried over: 2 columns, 1 index
     #
     # approximate rows, according to the statistics:
     #   2024-01  745

@@ -30,7 +30,7 @@ async fn verified() -> Database {
 async fn found(db: &Database, damage: &str) -> Value {
     db.execute(damage).await;
     let ran = db.pgstrata(&["verify", "job", "--json"]).await.exits(4);
-    let last = ran.stdout.lines().rfind(|line| line.contains("rows_source")).unwrap();
+    let last = ran.stdout.lines().rfind(|line| line.contains("rows_in_use")).unwrap();
     serde_json::from_str(last).unwrap()
 }
 
@@ -70,22 +70,25 @@ async fn a_row_that_differs_in_one_column() {
 }
 
 #[tokio::test]
-async fn a_row_in_the_wrong_partition() {
+async fn a_row_with_another_partition_column() {
     let db = verified().await;
     let report = found(&db, "update t_new set at = at + interval '6 months' where id = 42").await;
     assert_eq!((&report["missing"], &report["extra"]), (&Value::from(1), &Value::from(1)), "{report}");
-    assert!(examples(&report).iter().all(|(kind, key)| kind == "misplaced" && key == "42"), "{report}");
+    assert!(
+        examples(&report).iter().all(|(kind, key)| kind == "partition_column_differs" && key == "42"),
+        "{report}"
+    );
 }
 
 #[tokio::test]
-async fn a_doubled_key() {
+async fn a_duplicate_key() {
     let db = verified().await;
     let report = found(
         &db,
         "insert into t_new select id, at + interval '6 months', note, data, amount from t_new where id = 42",
     )
     .await;
-    assert_one_mismatch(&report, "extra", "doubled", "42");
+    assert_one_mismatch(&report, "extra", "duplicate", "42");
 }
 
 #[tokio::test]
@@ -137,8 +140,8 @@ async fn all_kinds_of_mismatch_in_the_old_table() {
         ("different", 1000),
         ("different", 1500),
         ("extra", 3000),
-        ("misplaced", 500),
-        ("misplaced", 500),
+        ("partition_column_differs", 500),
+        ("partition_column_differs", 500),
         ("missing", 1),
     ];
     assert_eq!(examples, expected.map(|(kind, n)| (kind.to_owned(), id(n))), "{report}");
@@ -235,12 +238,12 @@ async fn every_row_is_compared_once() {
         )
         .await;
         assert_eq!(
-            (&report["rows_source"], &report["missing"]),
+            (&report["rows_in_use"], &report["missing"]),
             (&Value::from(410_000), &Value::from(4)),
             "{report}"
         );
         assert_eq!(
-            (&report["rows_target"], &report["extra"]),
+            (&report["rows_inactive"], &report["extra"]),
             (&Value::from(409_996), &Value::from(0)),
             "{report}"
         );

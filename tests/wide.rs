@@ -37,7 +37,7 @@ async fn everything_on_a_wide_table_is_reported() {
     db.execute("analyze t").await;
     let brief = checked(&db, &[]).await.stdout;
     let summary = brief.lines().find(|line| line.starts_with("note[carried]")).unwrap();
-    insta::assert_snapshot!(summary, @"note[carried]: public.t: carried: 300 columns, 60 indexes, 60 foreign keys, 60 views, 40 triggers, 40 policies");
+    insta::assert_snapshot!(summary, @"note[carried]: public.t: carried over: 300 columns, 60 indexes, 60 foreign keys, 60 views, 40 triggers, 40 policies");
     assert!(!brief.contains("carried_object"), "{brief}");
     let each = checked(&db, &["-v"]).await.stdout;
     assert_eq!(each.lines().filter(|line| line.starts_with("note[carried_object]")).count(), 560);
@@ -54,6 +54,9 @@ async fn everything_on_a_wide_table_is_reported() {
     let notes = json["findings"].as_array().unwrap().iter().filter(|f| f["code"] == "carried_object");
     assert_eq!(notes.count(), 560);
     let drafted = db.pgstrata(&["plan", "t", "--by", "at"]).await.ok().stdout;
-    let carried = drafted.lines().find(|line| line.starts_with("# carried ")).unwrap();
-    assert_eq!(carried.trim_start_matches("# carried "), summary.split_once("carried: ").unwrap().1);
+    let carried = drafted.lines().find(|line| line.starts_with("# carried over: ")).unwrap();
+    assert_eq!(
+        carried.trim_start_matches("# carried over: "),
+        summary.split_once("carried over: ").unwrap().1
+    );
 }

@@ -4,6 +4,17 @@
 //! With `--json`, the variant names in snake case are the codes, and the field names are the keys. Both are stable.
 //! `docs/commands.md` lists them; a test in `report::sentence` compares.
 
+/// Converts an event of a topic to an event of all topics.
+macro_rules! from_topics {
+    ($all:ident: $($topic:ident($of_topic:ty)),+) => {
+        $(impl From<$of_topic> for $all {
+            fn from(one: $of_topic) -> Self {
+                Self::$topic(one)
+            }
+        })+
+    };
+}
+
 mod note;
 mod phase;
 mod warning;

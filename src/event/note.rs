@@ -125,26 +125,4 @@ pub enum MaintainNote {
     TableAnalyzed { table: String },
 }
 
-impl From<JobNote> for Note {
-    fn from(note: JobNote) -> Self {
-        Self::Job(note)
-    }
-}
-
-impl From<PartitionNote> for Note {
-    fn from(note: PartitionNote) -> Self {
-        Self::Partition(note)
-    }
-}
-
-impl From<BackfillNote> for Note {
-    fn from(note: BackfillNote) -> Self {
-        Self::Filling(note)
-    }
-}
-
-impl From<MaintainNote> for Note {
-    fn from(note: MaintainNote) -> Self {
-        Self::Maintain(note)
-    }
-}
+from_topics!(Note: Job(JobNote), Partition(PartitionNote), Filling(BackfillNote), Maintain(MaintainNote));

@@ -65,8 +65,8 @@ pub enum ColumnWork {
     SecondPass { table: String },
     /// Builds the indexes of the shadow column.
     BuildColumnIndexes { table: String, column: String, indexes: u64 },
-    /// Validates constraints that the swap needs.
-    ProveConstraints { table: String },
+    /// Adds and validates the constraints of the shadow column.
+    ValidateConstraints { table: String },
     /// Compares two columns.
     CompareColumns { table: String },
     /// Exchanges the names of two columns.
@@ -161,7 +161,7 @@ impl ColumnWork {
             Self::FillRows { .. } => "fill",
             Self::SecondPass { .. } | Self::CompareColumns { .. } => "verify",
             Self::BuildColumnIndexes { .. } => "index",
-            Self::ProveConstraints { .. } => "prove",
+            Self::ValidateConstraints { .. } => "validate",
             Self::ExchangeColumns { rollback, .. } => exchange(*rollback),
         }
     }
@@ -200,35 +200,7 @@ impl DemoWork {
     }
 }
 
-impl From<TableWork> for PhaseWork {
-    fn from(work: TableWork) -> Self {
-        Self::Table(work)
-    }
-}
-
-impl From<ColumnWork> for PhaseWork {
-    fn from(work: ColumnWork) -> Self {
-        Self::Column(work)
-    }
-}
-
-impl From<ConstraintWork> for PhaseWork {
-    fn from(work: ConstraintWork) -> Self {
-        Self::Constraint(work)
-    }
-}
-
-impl From<EndWork> for PhaseWork {
-    fn from(work: EndWork) -> Self {
-        Self::End(work)
-    }
-}
-
-impl From<DemoWork> for PhaseWork {
-    fn from(work: DemoWork) -> Self {
-        Self::Demo(work)
-    }
-}
+from_topics!(PhaseWork: Table(TableWork), Column(ColumnWork), Constraint(ConstraintWork), End(EndWork), Demo(DemoWork));
 
 /// The result of a phase.
 #[derive(Debug, Clone, PartialEq, Serialize)]

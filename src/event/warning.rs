@@ -150,32 +150,4 @@ pub enum KeptWarning {
     ColumnRenamed { column: String, now: String },
 }
 
-impl From<RunWarning> for Warning {
-    fn from(warning: RunWarning) -> Self {
-        Self::Run(warning)
-    }
-}
-
-impl From<ThrottleWarning> for Warning {
-    fn from(warning: ThrottleWarning) -> Self {
-        Self::Throttle(warning)
-    }
-}
-
-impl From<LockWarning> for Warning {
-    fn from(warning: LockWarning) -> Self {
-        Self::Lock(warning)
-    }
-}
-
-impl From<ChangeLogWarning> for Warning {
-    fn from(warning: ChangeLogWarning) -> Self {
-        Self::ChangeLog(warning)
-    }
-}
-
-impl From<KeptWarning> for Warning {
-    fn from(warning: KeptWarning) -> Self {
-        Self::Kept(warning)
-    }
-}
+from_topics!(Warning: Run(RunWarning), Throttle(ThrottleWarning), Lock(LockWarning), ChangeLog(ChangeLogWarning), Kept(KeptWarning));

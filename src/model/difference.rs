@@ -122,7 +122,8 @@ fn element(value: &Value) -> String {
     if let Some(privilege) = field("privilege") {
         let column = field("column").map_or(String::new(), |column| format!(" ({column})"));
         let role = field("role").unwrap_or_else(|| "public".to_owned());
-        return format!("{privilege}{column} of {role}, by {}", field("grantor").unwrap_or_default());
+        let grantor = field("grantor").unwrap_or_default();
+        return format!("{privilege}{column} of {role} (granted by {grantor})");
     }
     match (field("kind"), field("name"), field("table"), field("column")) {
         (Some(kind), Some(name), ..) => format!("{kind} {name}"),
@@ -169,19 +170,30 @@ const KINDS: &[(&[&str], &str)] = &[
     (&["dependents", "matviews"], "materialized view"),
 ];
 
+/// What happened to an element that was added or removed.
+fn verb(kind: &str, added: bool) -> &'static str {
+    match (kind, added) {
+        ("privilege", true) => "was granted",
+        ("privilege", false) => "was revoked",
+        (_, true) => "was added",
+        ("comment on", false) => "was removed",
+        (_, false) => "was dropped",
+    }
+}
+
 /// The term for a field of the table itself.
 fn field(name: &str) -> String {
     match name {
-        "oid" => "the table itself (dropped and created again)".to_owned(),
-        "relkind" | "persistence" => "the kind of table".to_owned(),
+        "relkind" => "the kind of the relation".to_owned(),
+        "persistence" => "LOGGED or UNLOGGED".to_owned(),
         "children" | "parents" | "is_partition" => "inheritance".to_owned(),
         "options" | "toast_options" => "the storage parameters".to_owned(),
         "row_security" => "row-level security".to_owned(),
         "force_row_security" => "forced row-level security".to_owned(),
-        "default_privileges" => "the owner's own privileges".to_owned(),
+        "default_privileges" => "the owner's privileges".to_owned(),
         "comment" => "the comment on the table".to_owned(),
         "labels" => "the security labels".to_owned(),
-        "others" => "what else depends on the table".to_owned(),
+        "others" => "the set of dependent objects".to_owned(),
         other => format!("the {}", other.replace('_', " ")),
     }
 }
@@ -209,6 +221,9 @@ impl Difference {
     pub fn description(&self) -> String {
         let list = KINDS.iter().find(|(list, _)| self.is_in(list) && self.path.len() > list.len());
         let Some((list, kind)) = list else {
+            if self.path[0] == "oid" {
+                return "the table was dropped and created again".to_owned();
+            }
             return format!("{} changed{}", field(&self.path[0]), self.of_strings());
         };
         let name = if list == &["foreign_keys"] {
@@ -217,10 +232,11 @@ impl Difference {
             &self.path[list.len()]
         };
         match (&self.was, &self.now, self.path.get(list.len() + 1..).unwrap_or_default()) {
-            (None, _, []) => format!("{kind} {name} was added"),
-            (_, None, []) => format!("{kind} {name} was dropped"),
+            (None, _, []) | (_, None, []) => {
+                format!("{kind} {name} {}", verb(kind, self.was.is_none()))
+            }
             (_, _, [field, ..]) if field == "uses" => {
-                format!("uses of {kind} {name} changed{}", self.of_strings())
+                format!("the objects that {kind} {name} uses changed{}", self.of_strings())
             }
             (_, _, fields) => {
                 let part = fields.iter().find(|field| *field != "looks" && *field != "options");
@@ -240,11 +256,13 @@ impl Difference {
                 .map_or_else(Vec::new, |all| all.iter().map(text).collect())
         };
         let (was, now) = (list(&self.was), list(&self.now));
-        let more = |sign: &str, a: &[String], b: &[String]| -> Vec<String> {
-            a.iter().filter(|one| !b.contains(one)).map(|one| format!("{sign} {one}")).collect()
+        let only = |verb: &str, a: &[String], b: &[String]| -> Option<String> {
+            let names: Vec<&str> = a.iter().filter(|one| !b.contains(one)).map(String::as_str).collect();
+            (!names.is_empty()).then(|| format!("{verb}: {}", names.join(", ")))
         };
-        let all = [more("without", &was, &now), more("with", &now, &was)].concat();
-        if all.is_empty() { String::new() } else { format!(" ({})", all.join(", ")) }
+        let all: Vec<String> =
+            [only("removed", &was, &now), only("added", &now, &was)].into_iter().flatten().collect();
+        if all.is_empty() { String::new() } else { format!(" ({})", all.join("; ")) }
     }
 }
 
@@ -432,9 +450,9 @@ mod tests {
         column observation_id changed (not null)
         column note was dropped
         column batch was added
-        comment on trigger touch was dropped
-        privilege SELECT (note) of app, by lab was dropped
-        what else depends on the table changed (with type rows_of_it)
+        comment on trigger touch was removed
+        privilege SELECT (note) of app (granted by lab) was revoked
+        the set of dependent objects changed (added: type rows_of_it)
         the owner changed
         row-level security changed
         sequence public.petri_observations_seq_seq changed (increment)

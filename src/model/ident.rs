@@ -131,6 +131,11 @@ pub fn plain(name: &str) -> String {
     if simple { name.to_owned() } else { Ident::new(name).to_string() }
 }
 
+/// Names in readable form, separated by commas.
+pub fn plain_list<'a>(names: impl IntoIterator<Item = &'a Ident>) -> String {
+    names.into_iter().map(|name| plain(name.as_str())).collect::<Vec<_>>().join(", ")
+}
+
 fn split(text: &str) -> Result<Vec<String>, String> {
     let mut parts = Vec::new();
     let mut rest = text.trim();

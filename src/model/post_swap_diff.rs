@@ -290,8 +290,8 @@ mod tests {
         now.comments.clear();
         now.grants.pop();
         insta::assert_snapshot!(unexpected(&b, &now).join("\n"), @"
-        comment on trigger touch was dropped
-        privilege UPDATE (note) of public, by lab was dropped
+        comment on trigger touch was removed
+        privilege UPDATE (note) of public (granted by lab) was revoked
         index petri_observations_pkey changed (columns)
         trigger touch changed (enabled)
         view public.petri_observations_with_names was dropped

@@ -47,7 +47,7 @@ pub struct Status {
     pub replica_lag_s: Option<f64>,
     /// Whether writes of transactions older than the last swap are rejected. Any later command for the job ends that.
     pub guarded: bool,
-    /// The reason for which the job is paused: the most important of [`Status::holds`].
+    /// The reason for which the job is throttled: the most important of [`Status::holds`].
     pub hold: Option<StoredHold>,
     /// Every signal that pauses the job.
     pub holds: Vec<StoredHold>,

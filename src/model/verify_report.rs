@@ -9,7 +9,7 @@ use super::number;
 /// The maximum number of examples in a report.
 pub const EXAMPLES_MAX: usize = 20;
 
-/// The result of comparing source and target.
+/// The result of comparing the side in use with the inactive side.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
     /// The job's name.
@@ -20,13 +20,14 @@ pub struct VerifyReport {
     /// Whether the job is swapped: the source is then the side that the swap brought into use.
     #[serde(skip)]
     pub swapped: bool,
-    /// The number of rows of the source.
-    pub rows_source: u64,
-    /// The number of rows of the target.
-    pub rows_target: u64,
-    /// The number of rows that only the source has.
+    /// The number of rows of the table in use, or with a value in the column in use.
+    pub rows_in_use: u64,
+    /// The number of rows of the inactive table, or with a value in the inactive column.
+    pub rows_inactive: u64,
+    /// The number of rows that only the side in use has.
     pub missing: u64,
-    /// The number of rows that only the target has, including rows in the wrong partition and duplicates.
+    /// The number of rows that only the inactive side has, including duplicates. A row whose partition column differs is
+    /// both missing and extra.
     pub extra: u64,
     /// The number of rows that both sides have, with different values.
     pub different: u64,
@@ -66,7 +67,7 @@ pub struct Example {
     pub kind: MismatchKind,
     /// The key of the row, in the server's format.
     pub key: String,
-    /// The partition in which the row was found, if that is relevant.
+    /// The value of the partition column, in the server's format; none for a column type change.
     pub place: Option<String>,
 }
 
@@ -74,16 +75,16 @@ pub struct Example {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MismatchKind {
-    /// Only the source has the row.
+    /// Only the side in use has the row.
     Missing,
-    /// Only the target has the row.
+    /// Only the inactive side has the row.
     Extra,
     /// Both have the row, with different values.
     Different,
-    /// The target has the row in the wrong partition.
-    Misplaced,
-    /// The target has the row more than once.
-    Doubled,
+    /// The inactive table has the row with another value in the partition column.
+    PartitionColumnDiffers,
+    /// The inactive table has the row more than once.
+    Duplicate,
 }
 
 impl fmt::Display for MismatchKind {
@@ -92,8 +93,8 @@ impl fmt::Display for MismatchKind {
             Self::Missing => "missing",
             Self::Extra => "extra",
             Self::Different => "different",
-            Self::Misplaced => "misplaced",
-            Self::Doubled => "doubled",
+            Self::PartitionColumnDiffers => "partition column differs",
+            Self::Duplicate => "duplicate",
         })
     }
 }

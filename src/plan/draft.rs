@@ -127,7 +127,7 @@ fn found(facts: &DraftFacts) -> Vec<String> {
         format!("key     {key}"),
     ];
     if !facts.carried.is_empty() {
-        lines.push(format!("carried {}", facts.carried));
+        lines.push(format!("carried over: {}", facts.carried));
     }
     if !facts.per_month.is_empty() {
         lines.extend([String::new(), "approximate rows, according to the statistics:".to_owned()]);

@@ -32,7 +32,7 @@ pub fn survey(facts: &Facts, by: &str, every: Option<Every>, histogram: &[String
     let plan = Plan::parse(&draft(&drafted), "the draft")?;
     let (findings, _) = check::check(&plan, plan.partitioning()?, facts);
     if let Some(carried) = findings.iter().find(|finding| finding.code == "carried") {
-        drafted.carried = carried.message.trim_start_matches("carried: ").to_owned();
+        drafted.carried = carried.message.trim_start_matches("carried over: ").to_owned();
     }
     let warnings = findings.into_iter().filter(|finding| finding.level != Level::Note);
     drafted.warnings = warnings
@@ -135,7 +135,7 @@ mod tests {
         # oldest  2024-01-15 00:00:00+00
         # newest  2024-06-30 12:00:00+00
         # key     primary key (observation_id); becomes (observation_id, created_at), because the key of a partitioned table must contain the partition column
-        # carried 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants
+        # carried over: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants
         #
         # approximate rows, according to the statistics:
         #   2024-01  111,842

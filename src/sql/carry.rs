@@ -466,7 +466,7 @@ mod tests {
         rule said of public.petri_observations was dropped
         foreign key petri_submission_fk was dropped
         index petri_created was dropped
-        what else depends on the table changed (with function f())
+        the set of dependent objects changed (added: function f())
         ");
     }
 }

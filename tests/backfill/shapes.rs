@@ -178,7 +178,7 @@ async fn a_from_that_matches_a_row_twice_is_refused_at_the_first_chunk() {
         let error = refused("insert into kinds values (7, 'again')", &plan).await;
         insta::allow_duplicates! {
             insta::assert_snapshot!(error, @"
-            error: failed to fill a chunk
+            error: failed to fill a chunk of public.items
             cause: the plan's `from` matches more than one row for some rows of the table; among them, by key: 7; 17; 27; 37; 47; 57; 67; 77; 87; 97
             hint: this chunk was rolled back; abort the job, use GROUP BY or DISTINCT in `from` so that each row matches at most once, and run the plan again: filled rows stay filled
             ");
@@ -190,7 +190,7 @@ async fn a_from_that_matches_a_row_twice_is_refused_at_the_first_chunk() {
 async fn a_where_that_stays_true_is_refused_at_the_first_chunk() {
     let plan = "set = { n = 't.kind + 1' }\nwhere = 't.kind >= 100'\n";
     insta::assert_snapshot!(refused("update items set kind = kind + 100", plan).await, @"
-    error: failed to fill a chunk
+    error: failed to fill a chunk of public.items
     cause: rows still match the plan's `where` after they were filled, so the job would never end; among them, by key: 1; 2; 3; 4; 5; 6; 7; 8; 9; 10
     hint: this chunk was rolled back; abort the job, write a `where` that is false for a filled row, such as `t.column is null`, and run the plan again: filled rows stay filled
     ");
@@ -207,7 +207,7 @@ async fn a_where_that_stays_true_for_some_rows_is_refused_at_the_end() {
     let ran = job.ran("run").await.exits(1);
     let at = ran.stderr.find("error: ").unwrap();
     insta::assert_snapshot!(ran.stderr[at..], @"
-    error: failed to check a range again
+    error: failed to check a range of public.items again
     cause: rows still match the plan's `where` after they were filled, so the job would never end; among them, by key: 1999
     hint: this chunk was rolled back; abort the job, write a `where` that is false for a filled row, such as `t.column is null`, and run the plan again: filled rows stay filled
     ");
@@ -219,7 +219,7 @@ async fn a_trigger_that_suppresses_the_update_is_named() {
     let setup = "create function no() returns trigger language plpgsql as 'begin return null; end';
         create trigger no before update on items for each row execute function no()";
     insta::assert_snapshot!(refused(setup, "set = { n = '1' }\nwhere = 't.n is null'\n").await, @"
-    error: failed to fill a chunk
+    error: failed to fill a chunk of public.items
     cause: a trigger suppressed the update of a row of public.items: its key: 1
     hint: a BEFORE UPDATE trigger that returns NULL prevents the update; disable it until the job is finalized
     ");
@@ -230,7 +230,7 @@ async fn a_row_that_the_expression_fails_on_ends_the_run() {
     let plan = "set = { n = '10 / (t.kind - 30)' }\nwhere = 't.n is null'\n";
     let spoil = "update items set kind = 30 where kind = 3";
     insta::assert_snapshot!(refused_from(spoil, plan, 3).await, @"
-    error: failed to fill a chunk (SQLSTATE 22012)
+    error: failed to fill a chunk of public.items (SQLSTATE 22012)
     cause: the plan's SQL fails on a row of public.items: by key: 3: division by zero
     hint: correct the row and run again (`pgstrata check PLAN --sample 1000` looks for more such rows); or abort the job, change the expression or `where` in the plan, and run again: filled rows stay filled
     ");
@@ -257,7 +257,7 @@ async fn a_write_of_an_application_never_fails_because_of_the_expression() {
     let ran = ended(run).await.exits(1);
     let at = ran.stderr.find("error: ").unwrap();
     insta::assert_snapshot!(ran.stderr[at..], @"
-    error: failed to check a range again (SQLSTATE 22012)
+    error: failed to check a range of public.items again (SQLSTATE 22012)
     cause: the plan's SQL fails on a row of public.items: by key: -5: division by zero
     hint: correct the row and run again (`pgstrata check PLAN --sample 1000` looks for more such rows); or abort the job, change the expression or `where` in the plan, and run again: filled rows stay filled
     ");

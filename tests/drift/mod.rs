@@ -265,7 +265,7 @@ async fn a_swap_carries_over_changes_of_the_plain_table(version: Version) {
     apply(&db, TABLES).await;
     execute(&db, "alter table t cluster on t_v").await;
     let ran = db.pgstrata(&["swap", "job"]).await.ok();
-    assert!(ran.stderr.contains("carried over to public.t_new"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("applied to public.t_new as well"), "{}", ran.stderr);
     assert!(ran.stderr.contains("no other difference from the original table"), "{}", ran.stderr);
     assert_eq!(undone(&db, TABLES).await, [""; 0]);
     let leaf =

@@ -52,9 +52,9 @@ async fn check_reports_what_cannot_be_built() {
       hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
     error[finish_refused]: suppliers_code_fkey: the server rejects foreign key (code) to public.kinds: foreign key constraint "suppliers_code_fkey" cannot be implemented
       hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
-    error[name_taken]: suppliers_code_id_key: another object has the name suppliers_code_id_key, which unique (code, id) needs
+    error[name_taken]: suppliers_code_id_key: the job needs the name suppliers_code_id_key for unique (code, id), but another object has it
       hint: rename or drop it
-    error[name_taken]: suppliers_low_amount_idx: another object has the name suppliers_low_amount_idx, which an index of a partition needs
+    error[name_taken]: suppliers_low_amount_idx: the job needs the name suppliers_low_amount_idx for an index of a partition, but another object has it
       hint: rename or drop it
     error[foreign_key_columns]: suppliers_code_kind_fkey: the foreign key has 2 columns but references 1 of public.kinds
       hint: list the referenced columns: references other (a, b)
@@ -119,7 +119,7 @@ async fn check_warns_about_writers_and_recognizes_what_exists() {
     let lab = lab(Version::System, &setup).await;
     let output = lab.ran("check -v --color never").await.exits(3);
     insta::assert_snapshot!(without_growth(&output.stdout), @r#"
-    error[name_taken]: suppliers_code_id_key: another object has the name suppliers_code_id_key, which unique (code, id) needs
+    error[name_taken]: suppliers_code_id_key: the job needs the name suppliers_code_id_key for unique (code, id), but another object has it
       hint: rename or drop it
     warning[not_null_for_writers]: kind: once the job is done and its trigger is dropped, writes that leave column kind NULL fail
       hint: first deploy an application version that sets the column, give the column a default, or set keep_filled = "always"

@@ -1,5 +1,5 @@
-//! Throttling: for each signal, a real server shows the condition. The job pauses soon, reports signal, value and
-//! limit, copies nothing while it is paused, and resumes by itself.
+//! Throttling: for each signal, a real server shows the condition. The job is throttled soon, reports signal, value and
+//! limit, copies nothing while it is throttled, and resumes by itself.
 
 mod budgets;
 mod live;
@@ -76,7 +76,7 @@ impl Slow {
         until(query, is_true).await;
     }
 
-    /// Waits until a signal pauses the job.
+    /// Waits until a signal throttles the job.
     pub async fn held(&self, signal: &str) {
         self.until(&format!(
             "select exists (select from pgstrata.pace where holds @> '[{{\"signal\": \"{signal}\"}}]')"
@@ -84,13 +84,13 @@ impl Slow {
         .await;
     }
 
-    /// Waits until a signal pauses the job; returns its entry in `status`.
+    /// Waits until a signal throttles the job; returns its entry in `status`.
     pub async fn holds(&self, signal: &str) -> Value {
         self.held(signal).await;
         self.says(signal).await
     }
 
-    /// Waits until `status` lists a signal that pauses the job, and returns its entry. The job may have resumed for a
+    /// Waits until `status` lists a signal that throttles the job, and returns its entry. The job may have resumed for a
     /// moment.
     pub async fn says(&self, signal: &str) -> Value {
         let mut hold = Value::Null;

@@ -1,4 +1,4 @@
-//! Long phases can be paused: index builds between two partitions, the drain between two batches. A swap is not paused.
+//! Long phases can be throttled: index builds between two partitions, the drain between two batches. A swap is not.
 //! The number of workers with `workers = auto`.
 
 use std::collections::BTreeSet;

@@ -116,7 +116,7 @@ async fn a_query_of_the_plan_pauses_the_job_while_it_is_true_or_over_its_limit()
         job.db.execute(&format!("update load set busy = '{resuming}'")).await;
         job.resumes().await;
     }
-    // A query that fails also pauses the job.
+    // A query that fails also throttles the job.
     job.db.execute("alter table load rename to loads").await;
     job.held("query").await;
     let hold = job.says("query").await;
@@ -136,7 +136,7 @@ async fn dead_rows_pause_the_job_until_a_vacuum_removes_them() {
     job.held("dead_share").await;
     let hold = job.says("dead_share").await;
     let cause = &hold["cause"];
-    // Dead rows of the update, and of the rows that were filled before the pause.
+    // Dead rows of the update, and of the rows that were filled before the job was throttled.
     assert!(cause["table"] == "public.events" && cause["dead_rows"].as_u64().unwrap() >= 200_000, "{hold}");
     assert!(cause["autovacuum"] == false && cause["kept_by"].is_null(), "{hold}");
     assert_eq!(hold["limit"], 0.4);

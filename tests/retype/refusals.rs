@@ -144,9 +144,9 @@ async fn constraints_and_names_that_prevent_a_retype() {
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("alter table orders add id_new int; create table orders_pkey_old ()", PLAN).await, @"
-    error[name_taken]: id_new: public.orders already has a column id_new, and the job needs that name
+    error[name_taken]: id_new: the job needs the name id_new for the new column of public.orders, but another column has it
       hint: rename or drop it
-    error[name_taken]: public.orders_pkey_old: a table has the name public.orders_pkey_old, which the job needs for its copy of index orders_pkey
+    error[name_taken]: public.orders_pkey_old: the job needs the name public.orders_pkey_old for the counterpart of index orders_pkey on the old column of public.orders after the swap, but a table has it
       hint: rename or drop it
     error: the check found 2 errors; nothing was changed
     ");

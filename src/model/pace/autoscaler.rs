@@ -5,8 +5,8 @@
 //! if a core is idle, another worker does not slow down other sessions; if not, it multiplies the duration of a small
 //! transaction. In the same way, it tries one worker fewer, and keeps that number if the throughput decreases by less
 //! than that, or if the server becomes faster by the same factor. After an unsuccessful try, the time until the next
-//! try doubles, so that the number settles. A pause halves the number: whatever the signal, fewer workers would have
-//! been better.
+//! try doubles, so that the number settles. When the job is throttled, the number is halved: whatever the signal, fewer
+//! workers would have been better.
 
 /// The maximum number of workers.
 pub const MOST_WORKERS: usize = 64;
@@ -96,7 +96,7 @@ impl Autoscaler {
         true
     }
 
-    /// Records that a signal pauses the job.
+    /// Records that a signal throttles the job.
     pub fn held(&mut self) {
         if self.most.is_some() {
             self.change((self.workers / 2).max(1));
@@ -106,7 +106,7 @@ impl Autoscaler {
         }
     }
 
-    /// Processes a measurement without a pause.
+    /// Processes a measurement during which the job was not throttled.
     pub fn measured(&mut self, now: Measured) {
         let Some(most) = self.most else { return };
         if std::mem::take(&mut self.mixed) {

@@ -21,7 +21,7 @@ use governor::{Quota, RateLimiter};
 const PERMITS: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
 /// The maximum number of unused permits: those of half a second.
 const BUCKET: NonZeroU32 = NonZeroU32::new(5_000).unwrap();
-/// The maximum debt, in seconds: WAL that other sessions write must not pause the job for hours.
+/// The maximum debt, in seconds: WAL that other sessions write must not throttle the job for hours.
 const DEBT_S: f64 = 60.0;
 
 /// The limiter, with a clock that the caller sets.

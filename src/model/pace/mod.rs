@@ -1,8 +1,8 @@
-//! The pace of a job: readings of signals determine whether the job continues or is throttled. Every pause has a
+//! The pace of a job: readings of signals determine whether the job continues or is throttled. Every hold has a
 //! signal, a value and a limit.
 //!
 //! Times are parameters, in seconds of any monotonic clock, so that tests can replay recorded readings. A signal has
-//! two thresholds, the limit and four fifths of it, to prevent flapping. A signal that cannot be read pauses the job:
+//! two thresholds, the limit and four fifths of it, to prevent flapping. A signal that cannot be read throttles the job:
 //! immediately if it has never been read, otherwise when the last reading is too old.
 
 mod autoscaler;
@@ -41,13 +41,13 @@ pub struct Reading {
     pub signal: Signal,
     /// The value, or the reason for which it is not known.
     pub value: Result<f64, Cause>,
-    /// The limit, above which the signal pauses the job.
+    /// The limit, above which the signal throttles the job.
     pub limit: f64,
     /// The object to which the value belongs.
     pub cause: Option<Cause>,
 }
 
-/// The reason for which the job is paused.
+/// The reason for which the job is throttled.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Hold {
     /// The signal.
@@ -58,23 +58,23 @@ pub struct Hold {
     pub limit: f64,
     /// The object to which the value belongs, or the reason for which it cannot be read.
     pub cause: Option<Cause>,
-    /// The start of the pause.
+    /// The start of the hold.
     #[serde(skip)]
     pub since_s: f64,
-    /// Whether the signal pauses the job because it cannot be read.
+    /// Whether the signal throttles the job because it cannot be read.
     pub unread: bool,
 }
 
 /// A change after a reading.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// A signal pauses the job.
+    /// A signal throttles the job.
     Throttled(Hold),
-    /// A signal no longer pauses the job.
+    /// A signal no longer throttles the job.
     Resumed {
         /// The signal.
         signal: Signal,
-        /// The duration of the pause, in seconds.
+        /// The duration of the hold, in seconds.
         throttled_s: f64,
     },
 }
@@ -93,7 +93,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Processes the readings at `at_s`, one for each signal. A signal without a reading no longer pauses the job.
+    /// Processes the readings at `at_s`, one for each signal. A signal without a reading no longer throttles the job.
     pub fn observe(&mut self, at_s: f64, readings: &[Reading]) -> Vec<Change> {
         self.observed = true;
         let seen = Reading { signal: Signal::Signals, value: Ok(0.0), limit: 0.0, cause: None };
@@ -116,13 +116,13 @@ impl Pace {
         changes
     }
 
-    /// Records that no signal could be read at `at_s`. Signals that pause the job continue to do so.
+    /// Records that no signal could be read at `at_s`. Signals that throttle the job continue to do so.
     pub fn blind(&mut self, at_s: f64, why: Cause) -> Vec<Change> {
         let reading = Reading { signal: Signal::Signals, value: Err(why), limit: 0.0, cause: None };
         self.states.entry(Signal::Signals).or_default().take(at_s, &reading).into_iter().collect()
     }
 
-    /// The signals that pause `work`, most important first.
+    /// The signals that throttle `work`, most important first.
     pub fn holds(&self, work: Work) -> impl Iterator<Item = &Hold> {
         self.states
             .values()
@@ -130,7 +130,7 @@ impl Pace {
             .filter(move |hold| hold.signal.stops(work))
     }
 
-    /// Whether `work` may continue. Before the first reading, all work is paused.
+    /// Whether `work` may continue. Before the first reading, no work may begin.
     pub fn may_continue(&self, work: Work) -> bool {
         self.observed && self.holds(work).next().is_none()
     }
@@ -145,9 +145,9 @@ impl SignalState {
         let next = match &reading.value {
             Ok(value) => {
                 self.read_s = Some(at_s);
-                // After a pause because the signal could not be read, the limit itself applies.
+                // After a hold because the signal could not be read, the limit itself applies.
                 let over = match &self.hold {
-                    // A disconnected standby pauses the job immediately. The limit of this signal is the time after
+                    // A disconnected standby throttles the job immediately. The limit of this signal is the time after
                     // which the standby is ignored.
                     _ if signal == Signal::ReplicaGone => *value > 0.0,
                     Some(hold) if !hold.unread => *value > limit * RESUME_SHARE,

@@ -1,11 +1,11 @@
-//! The throttling signals: the name of each, its unit, and the work that it pauses.
+//! The throttling signals: the name of each, its unit, and the work that it throttles.
 
 use serde::{Serialize, Serializer};
 
 /// The kind of work that passes the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// Work that only reads: paused by load, but not by lag.
+    /// Work that only reads: throttled by load, but not by lag.
     Reads,
     /// Work that writes.
     Writes,
@@ -124,7 +124,7 @@ impl Signal {
         self == Self::BlockedSessions
     }
 
-    /// Whether the signal pauses that work. Work that only reads increases no lag and leaves no dead rows.
+    /// Whether the signal throttles that work. Work that only reads increases no lag and leaves no dead rows.
     pub fn stops(self, work: Work) -> bool {
         let of_writes = matches!(
             self,

@@ -1,4 +1,4 @@
-//! The standbys that were seen: the lag of each, and those that are disconnected. A disconnected standby pauses the job
+//! The standbys that were seen: the lag of each, and those that are disconnected. A disconnected standby throttles the job
 //! until it is forgotten.
 
 use std::collections::BTreeMap;

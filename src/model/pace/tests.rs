@@ -100,7 +100,7 @@ fn lag_does_not_pause_reads() {
     assert!(!pace.may_continue(Work::Reads));
     let told: Vec<Signal> = pace.holds(Work::Writes).map(|hold| hold.signal).collect();
     assert_eq!(told, [Signal::Paused, Signal::ReplicaLag]);
-    // A limit that was removed does not pause the job.
+    // A limit that was removed does not throttle the job.
     pace.observe(2.0, &[]);
     assert!(pace.may_continue(Work::Writes));
 }
@@ -112,7 +112,7 @@ struct Server {
     shown_late: usize,
 }
 
-/// The result of a run of two minutes, in steps of half a second: the largest lag, the number of pauses, and the
+/// The result of a run of two minutes, in steps of half a second: the largest lag, the number of holds, and the
 /// number of copied rows.
 fn drive(server: &Server, limit_s: f64, speed: impl Fn(f64) -> f64) -> (f64, usize, f64) {
     let (mut pace, mut sizer) = (Pace::default(), ChunkSizer::new(5_000, 100, 1_000_000, 500.0));
@@ -161,7 +161,7 @@ proptest! {
         // chunk that is running.
         let late_s = (shown_late as f64 + 1.0) * 0.5 + 2.5;
         prop_assert!(worst_s <= limit_s + late_s * (1.0 / standby).max(1.0), "{worst_s} s behind, limit {limit_s}");
-        // A pause lasts until the lag has decreased by a fifth of the limit, and the next one begins when the lag has
+        // A hold lasts until the lag has decreased by a fifth of the limit, and the next one begins when the lag has
         // increased by as much.
         prop_assert!(holds as f64 <= 2.0 + 120.0 / (0.2 * limit_s), "{holds} holds");
         let possible = 120.0 * 1e6 / us_per_row / if shape == 0 { 1.0 } else { 4.0 };

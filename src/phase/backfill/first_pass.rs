@@ -55,9 +55,8 @@ pub async fn pass(filler: &BackfillJob) -> Result<State> {
     in_force(filler).await?;
     let f = &filler.filling;
     let oid = catalog::must_find(&filler.control, &f.table.name).await?;
-    let (rows, ..) = filler
-        .retrying("read the size of the table", async || catalog::size(&filler.control, oid).await)
-        .await?;
+    let step = format!("read the size of {}", f.table.name.plain());
+    let (rows, ..) = filler.retrying(&step, async || catalog::size(&filler.control, oid).await).await?;
     let done: i64 =
         store::chunk_times(&filler.control, filler.job.id).await?.iter().map(|(rows, _)| rows).sum();
     let columns = f.set.iter().map(|(name, _)| crate::model::ident::plain(name.as_str())).collect::<Vec<_>>();
@@ -117,7 +116,7 @@ impl<'a> Pass<'a> {
         workers::run(
             filler,
             filler.plan.workers(),
-            "fill a chunk",
+            |_| format!("fill a chunk of {}", leaf.plain()),
             async |items| {
                 let send = async |range, rows| items.send((range, rows)).await;
                 for gap in left {
@@ -234,7 +233,7 @@ impl<'a> Pass<'a> {
             let (statement, values) = copy_sql::boundary(&from, &key, range, rows);
             let found = self
                 .filler
-                .retrying("find the middle of a chunk", async || {
+                .retrying(&format!("find the middle of a chunk of {}", leaf.plain()), async || {
                     let read = async |client: &Client| query_text(client, &statement, &values).await;
                     self.filler.reading(session, std::slice::from_ref(leaf), read).await
                 })

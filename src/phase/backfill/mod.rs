@@ -227,7 +227,7 @@ pub(super) async fn end(
     let client = &filler.control;
     let chunks = History::Chunks(latency::of_chunks(client, filler.job.id).await?);
     let rows_filled = History::RowsSet { rows: store::rows_filled(client, filler.job.id).await? };
-    let (state, _) = briefly(filler, tables, "end the job", async || {
+    let (state, _) = briefly(filler, tables, &format!("end job {}", filler.job.name), async || {
         all(client, statements).await?;
         client.execute(store_sql::KEEP_ROWS_COPIED, &[&filler.job.id]).await?;
         client.execute(store_sql::FORGET_CHUNKS, &[&filler.job.id]).await?;

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::event::{BackfillNote, ColumnWork, PhaseOutcome};
 use crate::failpoint;
 use crate::model::filling::NewColumn;
-use crate::model::ident::Ident;
+use crate::model::ident::{Ident, plain_list};
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
 use crate::pg::transaction::all;
@@ -39,9 +39,10 @@ pub async fn open(filler: &BackfillJob) -> Result<State> {
     let columns = missing.len() as u64;
     let meter = Meter::begin(filler, ColumnWork::AddColumns { table, columns });
     let added: Vec<&Ident> = missing.iter().map(|column| &column.name).collect();
+    let step = format!("add columns {} to {}", plain_list(added.iter().copied()), f.table.name.plain());
     let mut statements = vec![sql::names(f)];
     statements.extend(missing.into_iter().flat_map(|column| sql::add_column(f, column)));
-    let (state, _) = briefly(filler, vec![f.table.name.clone()], "add the columns", async || {
+    let (state, _) = briefly(filler, vec![f.table.name.clone()], &step, async || {
         let was = additions::before(client, &f.table.name).await?;
         all(client, &statements).await?;
         if let Some(was) = was {
@@ -68,8 +69,10 @@ pub async fn keep(filler: &BackfillJob) -> Result<State> {
     if !f.keep_filled {
         return filler.advance(client, Step::Capture).await;
     }
-    let meter = Meter::begin(filler, ColumnWork::FillByTrigger { table: f.table.name.plain() });
-    let (state, _) = briefly(filler, vec![f.table.name.clone()], "create the trigger", async || {
+    let table = f.table.name.plain();
+    let step = format!("create the trigger of the job on {table}");
+    let meter = Meter::begin(filler, ColumnWork::FillByTrigger { table });
+    let (state, _) = briefly(filler, vec![f.table.name.clone()], &step, async || {
         all(client, &sql::keep_filled(f)).await?;
         let state = filler.advance(client, Step::Capture).await?;
         failpoint!("capture.before_commit");

@@ -89,7 +89,7 @@ async fn one_leaf(pass: &Pass<'_>, leaf: &QualifiedName, meter: &Meter<'_>) -> R
     workers::run(
         filler,
         filler.plan.workers(),
-        "check a range again",
+        |_| format!("check a range of {} again", leaf.plain()),
         async |items| {
             let whole = KeyRange { after: None, through: None };
             let send = async |range, rows| items.send((range, rows)).await;

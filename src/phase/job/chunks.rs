@@ -28,7 +28,7 @@ pub async fn for_each_range(
         let wanted = rows();
         let (sql, values) = sql::boundary(from, columns, &range, wanted);
         let found = driver
-            .retrying("find the end of a range", async || {
+            .retrying(&format!("find the end of the next range of {}", table.plain()), async || {
                 let read = async |client: &Client| query_text(client, &sql, &values).await;
                 driver.reading(&driver.control, std::slice::from_ref(table), read).await
             })

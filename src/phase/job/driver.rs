@@ -31,14 +31,14 @@ use tokio_postgres::{Client, Statement};
 /// The number of attempts at a step that was certainly rolled back before it counts as failed.
 const TRIES: u32 = 60;
 
-/// What may pause a command.
+/// What may throttle a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pacing {
-    /// Nothing pauses it: a user or applications wait for it.
+    /// Nothing throttles it: a user or applications wait for it.
     AtOnce,
-    /// The signals pause it.
+    /// The signals throttle it.
     Signals,
-    /// The signals pause it, and it stops outside the plan's windows.
+    /// The signals throttle it, and it stops outside the plan's windows.
     Windowed,
 }
 
@@ -57,7 +57,7 @@ pub struct Opening<'a> {
     pub holder: &'a str,
     /// Whether this process had the lease and lost it.
     pub again: bool,
-    /// What may pause the command.
+    /// What may throttle the command.
     pub pacing: Pacing,
 }
 
@@ -135,7 +135,7 @@ impl Driver {
         &self.target
     }
 
-    /// What may pause this command.
+    /// What may throttle this command.
     pub fn pacing(&self) -> Pacing {
         self.pacing
     }
@@ -316,6 +316,17 @@ impl Driver {
         access: Access,
     ) -> Result<()> {
         untrusted_code::check(client, tables, self.plan.trust(), access).await
+    }
+
+    /// The keys of rows with duplicate values, for an error: what the second column of `query` returns. The query runs
+    /// the functions of an index of `table`. Empty if there is no query, or if it fails.
+    pub async fn repeated_keys(&self, query: Option<String>, table: &QualifiedName) -> Vec<String> {
+        let Some(query) = query else { return Vec::new() };
+        let rows = transaction(&self.control, READ_COMMITTED, async |client| {
+            self.check_untrusted_code(client, std::slice::from_ref(table), Access::Copies).await?;
+            Ok(client.query(&query, &[]).await?)
+        });
+        rows.await.map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| row.get(1)).collect())
     }
 
     /// As [`Self::check_untrusted_code`], for a transaction that reads `source` and writes `target`. If both owners are

@@ -161,7 +161,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// What may pause the action.
+    /// What may throttle the action.
     pub fn pacing(self) -> Pacing {
         match self {
             Self::Run { .. } => Pacing::Windowed,
@@ -335,7 +335,7 @@ pub fn of_kind<T>(design: Option<&T>) -> Result<&T> {
 /// The error for a report with mismatches.
 pub fn differs(report: &VerifyReport) -> Error {
     let named: Vec<String> =
-        report.examples.iter().take(5).map(|e| format!("{} {}", e.kind, e.key)).collect();
+        report.examples.iter().take(5).map(|e| format!("{}: key {}", e.kind, e.key)).collect();
     let job = word(&report.job);
     let (stands, instead) = if report.swapped {
         ("the swap remains in effect", format!("to give up the rollback: `pgstrata finalize --now {job}`"))
@@ -352,6 +352,6 @@ pub fn differs(report: &VerifyReport) -> Error {
             number::count(report.different)
         ),
     )
-    .cause(format!("among them, by key: {}", named.join(", ")))
+    .cause(format!("for example: {}", named.join("; ")))
     .hint(format!("{stands}; `pgstrata verify {job}` lists more rows; {instead}"))
 }

@@ -17,7 +17,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 const STORE_EVERY: Duration = Duration::from_secs(2);
 /// The rate is the mean over this time.
 const WINDOW: Duration = Duration::from_secs(10);
-/// The remaining time is estimated from the mean over this time, including pauses.
+/// The remaining time is estimated from the mean over this time, including the time during which the job was throttled.
 const LONG_WINDOW: Duration = Duration::from_secs(600);
 /// The time between two samples for the longer mean.
 const LONG_STEP: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
 //! Runs concurrently with every throttled phase: evaluates the signals twice a second, updates the gate, and reports in
-//! the log and the database why the job is throttled. A signal that cannot be read pauses the job. If the server's
+//! the log and the database why the job is throttled. A signal that cannot be read throttles the job. If the server's
 //! signals cannot be read for a long time, the run ends.
 
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ pub async fn watch(driver: &Driver) -> Error {
     }
 }
 
-/// The error for a run that was paused too long because the signals could not be read.
+/// The error for a run that was throttled for too long because the signals could not be read.
 fn gives_up(last: Error, since: Duration) -> Error {
     let hint = last.hint_text().map_or(String::new(), |hint| format!("{hint}; then "));
     last.context(format!("the server's signals could not be read for {}", number::duration(since)))
@@ -112,7 +112,7 @@ impl Span {
         Self { since: Instant::now(), phase, done, held: false, took_ms: Vec::new() }
     }
 
-    /// Ends the measurement; returns none if the job was paused or nothing was done.
+    /// Ends the measurement; returns none if the job was throttled or nothing was done.
     fn measured(mut self, now: Progress) -> Option<Measured> {
         if self.held || self.took_ms.is_empty() || self.done == 0 || now.done <= self.done {
             return None;
@@ -351,7 +351,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Measures the throughput without pauses and the latency of the server, which determine the number of workers.
+    /// Measures the throughput without throttling and the latency of the server, which determine the number of workers.
     fn measure(&mut self) {
         let gate = &self.driver.gate;
         let progress = gate.progress();

@@ -48,7 +48,8 @@ impl<T> Items<'_, T> {
 }
 
 /// Runs `produce`, which submits items, and `work` on each item, concurrently on as many items as the gate permits.
-/// Each item first passes the gate. `workers` determines how many items are queued.
+/// Each item first passes the gate. `workers` determines how many items are queued. `step` names the work on an item, as
+/// an infinitive, for messages; it must not contain keys, which are user data.
 ///
 /// After the first failure, the other workers stop when their current item is done; no transaction is interrupted.
 /// `produce` stops because it can no longer submit items.
@@ -58,7 +59,7 @@ impl<T> Items<'_, T> {
 pub async fn run<T>(
     driver: &Driver,
     workers: Workers,
-    what: &str,
+    step: impl Fn(&T) -> String,
     produce: impl AsyncFnOnce(Items<'_, T>) -> Result<()>,
     work: impl AsyncFn(&Session, &T) -> Result<()>,
 ) -> Result<()> {
@@ -72,7 +73,7 @@ pub async fn run<T>(
             taken.set(taken.get() + 1);
             // The span has a number, not the item: items contain keys, which are user data.
             let span = tracing::debug_span!("chunk", n = taken.get());
-            let done = attempt(driver, what, &item, &work).instrument(span).await;
+            let done = attempt(driver, &step(&item), &item, &work).instrument(span).await;
             under_way.send_modify(|n| *n -= 1);
             if let Err(error) = done {
                 halt.cancel();
@@ -162,7 +163,7 @@ fn fewer(driver: &Driver, error: &Error) {
 /// The first failure of a worker.
 pub async fn each<T>(
     driver: &Driver,
-    what: &str,
+    step: impl Fn(&T) -> String,
     items: impl IntoIterator<Item = T>,
     work: impl AsyncFn(&Session, &T) -> Result<()>,
 ) -> Result<()> {
@@ -172,5 +173,5 @@ pub async fn each<T>(
         }
         Ok(())
     };
-    run(driver, driver.plan.workers(), what, produce, work).await
+    run(driver, driver.plan.workers(), step, produce, work).await
 }

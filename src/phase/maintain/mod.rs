@@ -174,7 +174,7 @@ impl Maintenance<'_> {
         let lock_retry = self.lock_retry(vec![layout.table.clone()]);
         let analyze = sql::analyze(&layout.table, layout.server_version);
         let attempt = async || Ok(self.client.batch_execute(&analyze).await?);
-        lock_retry.run("analyze the table", || self.check_stop(), attempt).await?;
+        lock_retry.run(&format!("analyze {}", layout.table.plain()), || self.check_stop(), attempt).await?;
         self.events.note(MaintainNote::TableAnalyzed { table: layout.table.plain() });
         done.analyzed = true;
         Ok(())

@@ -12,7 +12,7 @@ use crate::event::{ConstraintWork, PhaseOutcome, TableWork, Undone};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::Matview;
-use crate::model::ident::{QualifiedName, plain};
+use crate::model::ident::{QualifiedName, plain, plain_list};
 use crate::model::objects::Role;
 use crate::model::remade_keys;
 use crate::model::state::State;
@@ -71,7 +71,7 @@ pub async fn complete(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
 ///
 /// # Errors
 /// As [`complete`].
-pub async fn settle_before_exchange(context: &PartitionJob) -> Result<()> {
+pub async fn complete_before_exchange(context: &PartitionJob) -> Result<()> {
     ignore_lock_error_on_rollback(context, complete(context).await.map(drop))
 }
 
@@ -136,12 +136,17 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
     }
     let view = m.view.name.plain();
     let meter = Meter::begin(context, TableWork::RebuildMaterializedView { view: view.clone() });
-    let made = context.retrying("create a materialized view", async || build(context, m).await).await?;
+    let made = context
+        .retrying(&format!("create {} from the table in use", matview::new_name(m).plain()), async || {
+            build(context, m).await
+        })
+        .await?;
     let (m, readers) = existing_readers(client, m).await?;
     failpoint!("settle.matview");
     let lock_retry = LockRetry::on(context, vec![m.view.name.clone()]);
+    let step = format!("replace materialized view {view}");
     let exchanged = lock_retry.run(
-        "exchange a materialized view",
+        &step,
         || context.check_stop(),
         async || {
             lock_retry.look().await?;
@@ -285,7 +290,11 @@ async fn validate_all(
     meter.count("tables", tasks.len() as u64, 0);
     let meter = &meter;
     let failed = RefCell::new(Vec::new());
-    workers::each(context, "validate a foreign key", tasks, async |session, task| {
+    let step = |task: &&KeysToValidate<'_>| {
+        let keys = plain_list(task.keys.iter().map(|key| &key.name));
+        format!("validate foreign keys {keys} of {}", task.table.plain())
+    };
+    workers::each(context, step, tasks, async |session, task| {
         one_table(context, session, task, &failed).await?;
         meter.add(1);
         meter.keep().await
@@ -327,7 +336,8 @@ async fn one_table(
 async fn on_parent(context: &PartitionJob, b: &Blueprint, key: &ForeignKey) -> Result<()> {
     let client = &context.control;
     let statements = sql::on_parent(b, key);
-    locks::patiently(context, b, "attach the foreign keys of the partitions", async || {
+    let step = format!("add foreign key {} to {}", plain(key.name.as_str()), b.table.name.plain());
+    locks::patiently(context, b, &step, async || {
         locks::look(context, b, Direction::Reverse).await?;
         transaction(client, READ_COMMITTED, async |client| {
             locks::begin(context, client, b, Direction::Reverse).await?;

@@ -25,20 +25,25 @@ pub async fn capture(context: &PartitionJob) -> Result<State> {
     let client = &context.control;
     let mut statements = sql::create_log(&b);
     statements.extend(sql::create_function(&b));
-    let (state, _) = locks::patiently(context, &b, "create the capture triggers", async || {
-        locks::look(context, &b, Direction::Forward).await?;
-        transaction(client, READ_COMMITTED, async |client| {
-            locks::begin(context, client, &b, Direction::Forward).await?;
-            all(client, &statements).await?;
-            pg::record(client, context.job.id, Role::Log, &b.log()).await?;
-            pg::record(client, context.job.id, Role::Truncations, &b.truncations()).await?;
-            all(client, &sql::create_triggers(&b, &b.table.name)).await?;
-            let state = context.advance(client, Step::Capture).await?;
-            failpoint!("capture.before_commit");
-            Ok(state)
-        })
-        .await
-    })
+    let (state, _) = locks::patiently(
+        context,
+        &b,
+        &format!("create the capture triggers of {}", b.table.name.plain()),
+        async || {
+            locks::look(context, &b, Direction::Forward).await?;
+            transaction(client, READ_COMMITTED, async |client| {
+                locks::begin(context, client, &b, Direction::Forward).await?;
+                all(client, &statements).await?;
+                pg::record(client, context.job.id, Role::Log, &b.log()).await?;
+                pg::record(client, context.job.id, Role::Truncations, &b.truncations()).await?;
+                all(client, &sql::create_triggers(&b, &b.table.name)).await?;
+                let state = context.advance(client, Step::Capture).await?;
+                failpoint!("capture.before_commit");
+                Ok(state)
+            })
+            .await
+        },
+    )
     .await?;
     failpoint!("capture.done");
     meter.end(PhaseOutcome::TriggersReady);
@@ -79,7 +84,7 @@ pub async fn watch_leaves(context: &PartitionJob) -> Result<()> {
         let mut statements = vec![locks_sql::bound(context.plan.lock_timeout().as_millis())];
         statements.extend(sql::create_truncate_trigger(&b, &leaf));
         context
-            .retrying("create a trigger on a partition that was attached by hand", async || {
+            .retrying(&format!("create the trigger for TRUNCATE on {}", leaf.plain()), async || {
                 transaction(&context.control, READ_COMMITTED, async |client| all(client, &statements).await)
                     .await
             })

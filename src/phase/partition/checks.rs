@@ -37,7 +37,8 @@ pub async fn leave_out(context: &PartitionJob, error: &Error) -> Result<bool> {
             list.push(check.clone());
         }
     }
-    briefly(context, vec![side.clone()], "drop a constraint of the inactive table", async || {
+    let step = format!("drop constraint {} of {}", plain(check.as_str()), side.plain());
+    briefly(context, vec![side.clone()], &step, async || {
         // Only from the job's own table, or the one that it replaced.
         let locked = objects::lock_target(context, context.direction(), "access exclusive").await?;
         context.control.batch_execute(&format!("{locked}; {}", drop_constraint(&side, &check))).await?;

@@ -55,7 +55,7 @@ pub async fn copy(context: &PartitionJob) -> Result<()> {
     };
     let mut frozen = match frozen {
         Some(frozen) => frozen,
-        None => context.retrying("determine the end of the copy", async || freeze(context).await).await?,
+        None => context.retrying("determine where the copy ends", async || freeze(context).await).await?,
     };
     loop {
         match chunks(context, &frozen).await {
@@ -63,7 +63,7 @@ pub async fn copy(context: &PartitionJob) -> Result<()> {
                 context.events.warn(ChangeLogWarning::HeapRewritten);
                 let b = context.blueprint();
                 context
-                    .retrying("empty the target", async || {
+                    .retrying(&format!("empty {}", b.target().plain()), async || {
                         transaction(&context.control, READ_COMMITTED, async |client| {
                             objects::empty_target(context, client, &b, Direction::Forward).await
                         })
@@ -72,7 +72,7 @@ pub async fn copy(context: &PartitionJob) -> Result<()> {
                     .await?;
                 failpoint!("copy.emptied");
                 frozen =
-                    context.retrying("determine the end of the copy", async || freeze(context).await).await?;
+                    context.retrying("determine where the copy ends", async || freeze(context).await).await?;
             }
             Err(e) if partitions::lacks_partition(&e) => partitions::extend(context).await?,
             Err(e) if checks::leave_out(context, &e).await? => {}
@@ -141,7 +141,8 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
         store::chunk_times(&context.control, context.job.id).await?.iter().map(|(rows, _)| rows).sum();
     let oid = catalog::must_find(&context.control, &b.table.name).await?;
     let size = async || catalog::size(&context.control, oid).await;
-    let (rows, _, heap_bytes) = context.retrying("read the size of the table", size).await?;
+    let (rows, _, heap_bytes) =
+        context.retrying(&format!("read the size of {}", b.table.name.plain()), size).await?;
     let (physical, workers) = (frozen.physical, context.gate.workers() as u64);
     let mut meter = Meter::begin(context, TableWork::CopyRows { physical, workers });
     meter.count("rows", u64::try_from(rows).unwrap_or(0), u64::try_from(copied).unwrap_or(0));
@@ -150,7 +151,7 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
     let copied = workers::run(
         context,
         context.plan.workers(),
-        "copy a chunk",
+        |_| format!("copy a chunk of {}", b.table.name.plain()),
         async |items| {
             let send = async |range, rows| items.send((range, rows)).await;
             for gap in left {

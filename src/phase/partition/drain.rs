@@ -201,8 +201,8 @@ fn duplicate_error(context: &PartitionJob, error: Error) -> Error {
         .context(format!("pending changes for {} contain a duplicate value", target.plain()))
         .retry(Retry::Never)
         .hint(
-            "the table in use accepts rows that a unique index of the other table rejects; `pgstrata verify` lists these \
-             rows: change or delete them; nothing was changed",
+            "nothing was changed; the table in use has several rows with a value that must be unique in the inactive table: \
+             change or delete all but one of them, and run the same command again",
         )
 }
 

@@ -66,7 +66,8 @@ pub async fn carry(
     let statements = sql::carry(&with, &was, ending, &found, &leaves)
         .map_err(|refused| lost(&b, ending, &descriptions(&refused)))?;
     let side = b.sides(ending).target;
-    let done = briefly(context, vec![side.clone()], "carry over changes", async || {
+    let step = format!("carry changes over to {}", side.plain());
+    let done = briefly(context, vec![side.clone()], &step, async || {
         // CHECK constraints are validated with the privileges of the job's role.
         context.check_untrusted_code(client, &[b.sides(ending).source], Access::Copies).await?;
         all(client, &statements).await?;

@@ -179,7 +179,8 @@ async fn end(context: &PartitionJob, step: Step) -> Result<State> {
         })
         .await
     };
-    let ended = lock_retry.run("end the job", || context.check_stop(), attempt).await;
+    let ended =
+        lock_retry.run(&format!("end job {}", context.job.name), || context.check_stop(), attempt).await;
     let (state, _) = ended?;
     context.reached(state);
     Ok(state)

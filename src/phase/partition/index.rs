@@ -11,11 +11,10 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::Blueprint;
-use crate::model::ident::{QualifiedName, plain};
+use crate::model::ident::{QualifiedName, plain, plain_list};
 use crate::model::shell::word;
 use crate::model::state::{State, Step};
 use crate::model::table::{Check, Index};
-use crate::model::untrusted_code::Access;
 use crate::pg::catalog::{self, Leaf};
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
@@ -87,7 +86,10 @@ async fn on_leaves<'i>(
         .collect();
     let wanted = indexes.iter().filter(|index| sql::by_leaf(index)).count() * leaves.len();
     meter.reached((wanted - tasks.len()) as u64);
-    workers::each(context, "build an index", tasks, async |session, (leaf, index)| {
+    let step = |(leaf, index): &(&Leaf, &Index)| {
+        format!("build the index of {} for {}", leaf.name.plain(), plain(index.name.as_str()))
+    };
+    workers::each(context, step, tasks, async |session, (leaf, index)| {
         transaction(session, READ_COMMITTED, async |client| {
             all(client, &sql::on_leaf(b, index, &leaf.name)).await
         })
@@ -112,23 +114,11 @@ fn is_repeated(error: &Error) -> bool {
 async fn repeated(context: &PartitionJob, error: Error, leaf: &Leaf, index: &Index) -> Error {
     let b = context.blueprint();
     let (source, name) = (b.table.name.plain(), plain(index.name.as_str()));
-    let keys: Vec<String> = match sql::repeated(&b, index, &leaf.name) {
-        Some(statement) => {
-            // The query runs the functions of the index. They are those of the source.
-            let tables = std::slice::from_ref(&b.table.name);
-            let rows = transaction(&context.control, READ_COMMITTED, async |client| {
-                context.check_untrusted_code(client, tables, Access::Copies).await?;
-                Ok(client.query(&statement, &[]).await?)
-            });
-            let rows = rows.await;
-            rows.map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| row.get(1)).collect())
-        }
-        None => Vec::new(),
-    };
-    let key: Vec<String> = b.key.iter().map(|c| plain(c.as_str())).collect();
+    // The functions of the index are those of the source.
+    let keys = context.repeated_keys(sql::repeated(&b, index, &leaf.name), &b.table.name).await;
     let cause = match keys.as_slice() {
         [] => error.message().to_owned(),
-        keys => format!("rows with duplicate values, by key ({}): {}", key.join(", "), keys.join("; ")),
+        keys => format!("rows with duplicate values, by key ({}): {}", plain_list(&b.key), keys.join("; ")),
     };
     Error::new(
         Kind::Differs,
@@ -164,7 +154,8 @@ async fn built(context: &PartitionJob, target: u32) -> Result<HashMap<QualifiedN
 
 /// Creates what leaves need in addition to indexes: constraints and the truncate trigger.
 async fn finish_leaves(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> Result<()> {
-    workers::each(context, "finish a partition", leaves, async |session, leaf| {
+    let step = |leaf: &&Leaf| format!("add the constraints and triggers of {}", leaf.name.plain());
+    workers::each(context, step, leaves, async |session, leaf| {
         finish_leaf(session, b, leaf).await?;
         failpoint!("index.leaf_done");
         Ok(())
@@ -201,12 +192,13 @@ async fn statistics(context: &PartitionJob, b: &Blueprint, leaves: &[Leaf]) -> R
     let meter = Meter::begin(context, TableWork::Analyze);
     let statements = sql::analyze(b);
     context
-        .retrying("analyze the target", async || {
+        .retrying(&format!("analyze {}", b.target().plain()), async || {
             transaction(&context.control, READ_COMMITTED, async |client| all(client, &statements).await).await
         })
         .await?;
     failpoint!("index.analyzed");
-    workers::each(context, "vacuum and analyze a partition", leaves, async |session, leaf| {
+    let step = |leaf: &&Leaf| format!("vacuum and analyze {}", leaf.name.plain());
+    workers::each(context, step, leaves, async |session, leaf| {
         Ok(session.batch_execute(&sql::vacuum(&leaf.name)).await?)
     })
     .await?;
@@ -224,9 +216,10 @@ async fn parent(
     indexes: &[Index],
 ) -> Result<()> {
     let client = &context.control;
-    let step = async |what: &str, statements: &[String]| {
+    let table = b.target().plain();
+    let step = async |what: String, statements: &[String]| {
         context
-            .retrying(what, async || {
+            .retrying(&what, async || {
                 transaction(client, READ_COMMITTED, async |client| all(client, statements).await).await
             })
             .await
@@ -234,13 +227,14 @@ async fn parent(
     let now = catalog::table(client, target).await?;
     let missing = |check: &&Check| !now.checks.iter().any(|there| there.name == check.name);
     if b.late_checks().into_iter().any(|check| missing(&check)) {
-        step("add constraints that are not validated", &sql::late_checks(b)).await?;
+        step(format!("add constraints as NOT VALID to {table}"), &sql::late_checks(b)).await?;
         failpoint!("index.checks");
     }
     for index in indexes {
         let name = index.name.with_suffix("_new");
         if !now.indexes.iter().any(|i| i.name == name) {
-            step("create the index of the partitioned table", &sql::on_parent(b, index)).await?;
+            step(format!("create index {} of {table}", plain(name.as_str())), &sql::on_parent(b, index))
+                .await?;
         }
         failpoint!("index.parent");
         let attached = built(context, target).await?;
@@ -252,11 +246,11 @@ async fn parent(
             })
             .map(|leaf| sql::attach(b, index, &leaf.name))
             .collect();
-        step("attach the partitions' indexes", &missing).await?;
+        step(format!("attach the indexes of the partitions to {}", plain(name.as_str())), &missing).await?;
         failpoint!("index.attached");
     }
     let identity = sql::replica_identity(b, &b.target(), |index| index.with_suffix("_new"));
-    step("set the replica identity", identity.as_slice()).await?;
+    step(format!("set the replica identity of {table}"), identity.as_slice()).await?;
     let now = catalog::table(client, target).await?;
     if let Some(open) = now.indexes.iter().find(|i| !i.valid) {
         return Err(Error::failed(format!("index {} is not valid on every partition", open.name.as_str()))

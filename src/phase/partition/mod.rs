@@ -196,7 +196,7 @@ impl PartitionJob {
 
     async fn verify_and_exchange(&self) -> Result<Swapped> {
         // Incomplete steps of the previous exchange would look like changes to the table.
-        after_exchange::settle_before_exchange(self).await?;
+        after_exchange::complete_before_exchange(self).await?;
         let (proof, _) = verify_both(self).await?;
         let swapped = exchange(self, proof).await?;
         after_exchange::complete(self).await?;

@@ -50,18 +50,21 @@ pub async fn extend(context: &PartitionJob) -> Result<()> {
     wider.partitions.sort_by_key(|p| scheme.value(&p.from).ok());
     // In one transaction: a partition that is not recorded would never get its trigger and would not be found again.
     context
-        .retrying("create missing partitions", async || {
-            transaction(&context.control, READ_COMMITTED, async |client| {
-                all(client, &statements).await?;
-                for name in &made {
-                    objects::record(client, context.job.id, Role::Partition, name).await?;
-                }
-                store::extend(client, context.job.id, &wider).await?;
-                failpoint!("extend.before_commit");
-                Ok(())
-            })
-            .await
-        })
+        .retrying(
+            &format!("create missing partitions of {}", context.blueprint().table.name.plain()),
+            async || {
+                transaction(&context.control, READ_COMMITTED, async |client| {
+                    all(client, &statements).await?;
+                    for name in &made {
+                        objects::record(client, context.job.id, Role::Partition, name).await?;
+                    }
+                    store::extend(client, context.job.id, &wider).await?;
+                    failpoint!("extend.before_commit");
+                    Ok(())
+                })
+                .await
+            },
+        )
         .await?;
     context.blueprint.replace(wider);
     failpoint!("extend.done");

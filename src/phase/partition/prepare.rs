@@ -24,7 +24,7 @@ pub async fn prepare(context: &PartitionJob) -> Result<State> {
     let client = &context.control;
     if !objects::target_is_there(context).await? {
         context
-            .retrying("create the target", async || {
+            .retrying(&format!("create {}", b.target().plain()), async || {
                 transaction(client, READ_COMMITTED, async |client| {
                     all(client, &sql::target(&b)).await?;
                     pg::forget(client, context.job.id, Role::Target).await?;

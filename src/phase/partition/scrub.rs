@@ -37,7 +37,7 @@ pub async fn scrub(context: &PartitionJob) -> Result<State> {
     if truncated {
         // All rows that the source has now were written after the TRUNCATE, so they are in the log.
         context
-            .retrying("empty the target", async || {
+            .retrying(&format!("empty {}", b.target().plain()), async || {
                 transaction(client, READ_COMMITTED, async |client| {
                     objects::empty_target(context, client, &b, Direction::Forward).await
                 })
@@ -77,7 +77,8 @@ async fn stretches(context: &PartitionJob, b: &Blueprint, meter: &mut Meter<'_>)
     meter.count("stretches", tasks.len() as u64, 0);
     let rows = Cell::new(0);
     let meter = &*meter;
-    workers::each(context, "scrub a partition", tasks, async |session, (leaf, from)| {
+    let step = |(leaf, _): &(QualifiedName, i64)| format!("remove changed rows from {}", leaf.plain());
+    workers::each(context, step, tasks, async |session, (leaf, from)| {
         let ends = [format!("({from},0)"), format!("({},0)", from + STRETCH_BLOCKS as i64)];
         let gone = execute_text(session, &sql::scrub(b, leaf), &ends).await?;
         rows.set(rows.get() + gone);

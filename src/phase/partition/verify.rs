@@ -130,7 +130,8 @@ pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
         let client = &context.control;
         catalog::size(client, catalog::must_find(client, &b.table.name).await?).await
     };
-    let (rows, bytes, _) = context.retrying("read the size of the table", size).await?;
+    let (rows, bytes, _) =
+        context.retrying(&format!("read the size of {}", b.table.name.plain()), size).await?;
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
     let sizer = sizer(context, &dimension, rows, bytes);
     let tally = sums(context, &b, &dimension, sizer, &meter).await?;
@@ -139,7 +140,7 @@ pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     let report = report(context, &b, &sides, &findings, tally.rows_source, tally.rows_target).await?;
     let VerifyReport { missing, extra, different, .. } = report;
     meter.end(if report.verified {
-        PhaseOutcome::TablesMatch { rows: report.rows_source, ranges: suspects as u64 }
+        PhaseOutcome::TablesMatch { rows: report.rows_in_use, ranges: suspects as u64 }
     } else {
         PhaseOutcome::TablesDiffer { missing, extra, different }
     });
@@ -183,7 +184,7 @@ async fn sums(
     workers::run(
         context,
         context.plan.workers(),
-        "verify a range",
+        |_| format!("verify a range of {}", b.table.name.plain()),
         async |items| {
             let rows = || sizer.borrow().rows();
             let send = async |range| {
@@ -279,7 +280,7 @@ async fn look_again(
         workers::run(
             context,
             context.plan.workers(),
-            "compare rows",
+            |_| format!("compare rows of {}", b.table.name.plain()),
             async |items| {
                 let send = async |range, _| items.send(range).await;
                 for range in &suspects {
@@ -376,11 +377,11 @@ async fn report(
     for finding in findings.iter().take(EXAMPLES_MAX) {
         let moved = missing.contains(&finding.key) && extra.contains(&finding.key);
         let kind = match (finding.source, finding.target) {
-            _ if moved => MismatchKind::Misplaced,
+            _ if moved => MismatchKind::PartitionColumnDiffers,
             (_, 0) => MismatchKind::Missing,
-            (0, _) if occurrences(context, b, sides, &finding.key).await? > 1 => MismatchKind::Doubled,
+            (0, _) if occurrences(context, b, sides, &finding.key).await? > 1 => MismatchKind::Duplicate,
             (0, _) => MismatchKind::Extra,
-            (s, t) if t > s => MismatchKind::Doubled,
+            (s, t) if t > s => MismatchKind::Duplicate,
             _ => MismatchKind::Different,
         };
         examples.push(Example { kind, key: finding.key.join(", "), place: Some(finding.place.clone()) });
@@ -390,8 +391,8 @@ async fn report(
         job: context.job.name.clone(),
         sides: "tables",
         swapped: context.direction() == Direction::Reverse,
-        rows_source,
-        rows_target,
+        rows_in_use: rows_source,
+        rows_inactive: rows_target,
         missing: count(differing.missing),
         extra: count(differing.extra),
         different: count(differing.different),

@@ -58,7 +58,7 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
     workers::run(
         retyper,
         retyper.plan.workers(),
-        "verify a range",
+        |_| format!("verify a range of {}", r.table.name.plain()),
         async |items| {
             let send = async |range, _| items.send(range).await;
             chunks::for_each_range(retyper, (&r.table.name, &from), &columns, whole, || RANGE_ROWS, send)
@@ -84,8 +84,8 @@ async fn every_row(retyper: &RetypeJob) -> Result<VerifyReport> {
         job: retyper.job.name.clone(),
         sides: "columns",
         swapped: direction == Direction::Reverse,
-        rows_source: rows,
-        rows_target: rows - missing,
+        rows_in_use: rows,
+        rows_inactive: rows - missing,
         missing,
         extra: 0,
         different,

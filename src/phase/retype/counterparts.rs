@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{ColumnWork, ConstraintWork, PhaseOutcome, Undone};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
-use crate::model::ident::{Ident, plain};
+use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::objects::Role;
 use crate::model::retyping::Counterpart;
 use crate::model::state::{State, Step};
@@ -36,9 +36,13 @@ pub(super) async fn index(retyper: &RetypeJob) -> Result<State> {
     backfill::in_force(&retyper.filler).await?;
     backfill::check_every_row(&retyper.filler).await?;
     build_missing(retyper, Direction::Forward).await?;
-    let statement = sql::analyze(&retyper.retyping, Direction::Forward);
+    let r = &retyper.retyping;
+    let statement = sql::analyze(r, Direction::Forward);
+    let column = plain(r.shadow(Direction::Forward).as_str());
     retyper
-        .retrying("analyze the column", async || Ok(retyper.control.batch_execute(&statement).await?))
+        .retrying(&format!("analyze column {column} of {}", r.table.name.plain()), async || {
+            Ok(retyper.control.batch_execute(&statement).await?)
+        })
         .await?;
     failpoint!("index.analyzed");
     let state = retyper.advance(&retyper.control, Step::Index).await?;
@@ -93,7 +97,7 @@ async fn indexes(retyper: &RetypeJob, direction: Direction) -> Result<()> {
         retyper.check_stop()?;
         let name = name(one);
         let built = retyper
-            .retrying("build an index", async || {
+            .retrying(&format!("build index {}", r.table.name.sibling(name.clone()).plain()), async || {
                 let recorded = objects::recorded(retyper).await?;
                 objects::name_is_free(retyper, one, direction, &recorded).await?;
                 session.batch_execute(&sql::drop_index(&r.table.name, &name)).await?;
@@ -150,29 +154,15 @@ async fn duplicates_error(
     let r = &retyper.retyping;
     let name = r.counterpart(&one.index.name, direction);
     let tail = if direction == Direction::Forward { &one.tail_new } else { &one.tail_old };
-    let keys: Vec<String> = match index_sql::repeated_in(tail, &r.filling().key, &r.table.name) {
-        Some(statement) => {
-            // The query runs the functions of the index.
-            let tables = std::slice::from_ref(&r.table.name);
-            let rows = transaction(&retyper.control, READ_COMMITTED, async |client| {
-                retyper.check_untrusted_code(client, tables, Access::Copies).await?;
-                Ok(client.query(&statement, &[]).await?)
-            });
-            let rows = rows.await;
-            rows.map_or_else(|_| Vec::new(), |rows| rows.iter().map(|row| row.get(1)).collect())
-        }
-        None => Vec::new(),
-    };
+    let repeated = index_sql::repeated_in(tail, &r.filling().key, &r.table.name);
+    let keys = retyper.repeated_keys(repeated, &r.table.name).await;
     let cause = match keys.as_slice() {
         [] => error.message().to_owned(),
         keys => format!("by key: {}", keys.join("; ")),
     };
     Error::new(Kind::Differs, format!("rows would have duplicate values in unique index {}", name.as_str()))
         .cause(cause)
-        .hint(
-            "the plan's expression converts different values to the same value: correct these rows and run again; or \
-            abort the job, change the expression, and run the plan again",
-        )
+        .hint(correct(retyper, "the conversion makes different values equal: change these rows", direction))
 }
 
 async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
@@ -190,12 +180,13 @@ async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     if wanted.iter().all(|((name, _), valid)| done(name, *valid)) {
         return Ok(());
     }
-    let meter = Meter::begin(retyper, ColumnWork::ProveConstraints { table: r.table.name.plain() });
+    let meter = Meter::begin(retyper, ColumnWork::ValidateConstraints { table: r.table.name.plain() });
     let session = builder(retyper).await?;
     for ((name, add), valid) in &wanted {
         if !there.contains_key(name.as_str()) {
             let tables = vec![r.table.name.clone()];
-            briefly(retyper, tables, "add a constraint", async || {
+            let step = format!("add constraint {} to {}", plain(name.as_str()), r.table.name.plain());
+            briefly(retyper, tables, &step, async || {
                 retyper.control.batch_execute(add).await?;
                 pg::record_constraint(&retyper.control, retyper.job.id, r.table.oid, name).await
             })
@@ -214,9 +205,9 @@ async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
             if let Err(error) = validated.await {
                 if error.is(&SqlState::CHECK_VIOLATION) {
                     release(retyper, direction).await?;
-                    return Err(violated(&error, name));
+                    return Err(violated(retyper, &error, name, direction));
                 }
-                return Err(error);
+                return Err(error.context(format!("failed to validate constraint {}", plain(name.as_str()))));
             }
             failpoint!("retype.proof");
         }
@@ -225,13 +216,19 @@ async fn checks(retyper: &RetypeJob, direction: Direction) -> Result<()> {
     Ok(())
 }
 
-fn violated(error: &Error, name: &Ident) -> Error {
+fn violated(retyper: &RetypeJob, error: &Error, name: &Ident, direction: Direction) -> Error {
     Error::new(Kind::Differs, format!("rows violate constraint {}", name.as_str()))
         .cause(error.message())
-        .hint(
-            "`pgstrata verify` lists rows whose columns differ; correct these rows and run again; or abort the job, \
-            change the plan's expression, and run the plan again",
-        )
+        .hint(correct(retyper, "change the rows whose converted value violates it", direction))
+}
+
+/// The hint to change rows, or to end what the job does in this direction.
+fn correct(retyper: &RetypeJob, what: &str, direction: Direction) -> String {
+    let (command, or) = match direction {
+        Direction::Forward => ("run the same command again", "change the plan's expression, "),
+        Direction::Reverse => ("roll back again", ""),
+    };
+    format!("{what}, and {command}; or {or}{}", retyper.way_out())
 }
 
 /// Drops the constraints of the inactive column, so that the application can still write values that the inactive
@@ -243,10 +240,9 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
     let r = &retyper.retyping;
     let own = objects::own_constraints(retyper).await?;
     let ours = r.checks.iter().map(|one| r.counterpart(&one.name, direction)).chain([r.proof()]);
-    let statements: Vec<String> = ours
-        .filter(|name| own.contains(name))
-        .map(|name| sql::drop_constraint(&r.table.name, &name))
-        .collect();
+    let names: Vec<Ident> = ours.filter(|name| own.contains(name)).collect();
+    let statements: Vec<String> =
+        names.iter().map(|name| sql::drop_constraint(&r.table.name, name)).collect();
     if statements.is_empty() {
         return Ok(());
     }
@@ -260,7 +256,8 @@ pub(super) async fn release(retyper: &RetypeJob, direction: Direction) -> Result
         .await
     };
     // Not interrupted by a stop request: otherwise, values of applications would be rejected until the next command.
-    lock_retry.run("drop constraints", || Ok(()), attempt).await?;
+    let step = format!("drop constraints {} of {}", plain_list(&names), r.table.name.plain());
+    lock_retry.run(&step, || Ok(()), attempt).await?;
     Ok(())
 }
 

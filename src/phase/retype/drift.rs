@@ -43,7 +43,8 @@ pub(super) async fn carry(retyper: &RetypeJob, ending: Direction, now: &Table) -
         return Ok(false);
     }
     let statements = sql::carry(r, now, &carried, ending);
-    let done = briefly(retyper, vec![r.table.name.clone()], "carry over changes", async || {
+    let step = format!("carry changes over to the inactive column of {}", r.table.name.plain());
+    let done = briefly(retyper, vec![r.table.name.clone()], &step, async || {
         all(client, &statements).await?;
         in_use::keep(client, job, now).await
     });

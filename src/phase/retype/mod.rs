@@ -197,9 +197,10 @@ async fn next(retyper: &RetypeJob) -> Result<Option<State>> {
 async fn prepare(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
     let (table, column) = (r.table.name.plain(), plain(r.shadow(Direction::Forward).as_str()));
+    let step = format!("add column {column} to {table}");
     let meter = Meter::begin(retyper, ColumnWork::AddColumn { table, column });
     let tables = vec![r.table.name.clone()];
-    let (state, _) = briefly(retyper, tables, "add the column", async || {
+    let (state, _) = briefly(retyper, tables, &step, async || {
         let was = additions::before(client, &r.table.name).await?;
         all(client, &sql::add_column(r)).await?;
         if let Some(was) = was {
@@ -222,9 +223,11 @@ async fn prepare(retyper: &RetypeJob) -> Result<State> {
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "capture"))]
 async fn capture(retyper: &RetypeJob) -> Result<State> {
     let (r, client) = (&retyper.retyping, &retyper.control);
-    let meter = Meter::begin(retyper, ColumnWork::SyncByTrigger { table: r.table.name.plain() });
+    let table = r.table.name.plain();
+    let step = format!("create the trigger of the job on {table}");
+    let meter = Meter::begin(retyper, ColumnWork::SyncByTrigger { table });
     let tables = vec![r.table.name.clone()];
-    let (state, _) = briefly(retyper, tables, "create the trigger", async || {
+    let (state, _) = briefly(retyper, tables, &step, async || {
         all(client, &sql::create_sync_trigger(r)).await?;
         let state = retyper.advance(client, Step::Capture).await?;
         failpoint!("capture.before_commit");

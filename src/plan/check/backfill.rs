@@ -1,10 +1,10 @@
 //! Checks a backfill against a live table: what prevents it, and what it will do.
 
 use super::writing::Writing;
-use super::{Facts, Report, finishing, found, key, listed, names, nearest, rights, shape, size, updates};
+use super::{Facts, Report, finishing, found, key, names, nearest, rights, shape, size, updates};
 use crate::model::filling::{Filling, NewColumn};
 use crate::model::finding::Finding;
-use crate::model::ident::{Ident, plain};
+use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::plan_sql::Join;
 use crate::model::table::Table;
 use crate::plan::{Backfill, KeepFilled, Plan};
@@ -106,7 +106,7 @@ fn columns(report: &mut Report, backfill: &Backfill, table: &Table, key: &[Ident
             let message = format!(
                 "column {shown} is part of the key ({}), and the job processes the table in the order of \
                  the key",
-                listed(key)
+                plain_list(key)
             );
             report.error(
                 "sets_key",

@@ -1,8 +1,8 @@
 //! Checks the partition column: its type, its values, and the partitions for these values.
 
-use super::{Found, Report, Values, listed, nearest, rows_that, set_not_null};
+use super::{Found, Report, Values, nearest, rows_that, set_not_null};
 use crate::model::blueprint::Partition;
-use crate::model::ident::{Ident, plain};
+use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::partition::{Bound, ColumnKind, Range, Scheme, names};
 use crate::model::table::{Column, Table};
 use crate::plan::Partitioning;
@@ -100,7 +100,7 @@ pub(super) fn find<'a>(report: &mut Report, table: &'a Table, by: &str) -> Optio
 /// Lists the columns that can be the partition column.
 fn usable(table: &Table) -> String {
     let usable = table.columns.iter().filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
-    match listed(usable.map(|c| &c.name)).as_str() {
+    match plain_list(usable.map(|c| &c.name)).as_str() {
         "" => "the table has no column of a usable type: timestamptz, timestamp, date, smallint, integer or bigint".to_owned(),
         names => format!("columns with a usable type: {names}"),
     }

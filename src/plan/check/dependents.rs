@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::words::Words;
-use super::{Found, Report, listed};
+use super::{Found, Report};
 use crate::model::dependent::OtherDefault;
-use crate::model::ident::{Ident, literal, plain};
+use crate::model::ident::{Ident, literal, plain, plain_list};
 use crate::model::number;
 use crate::model::table::{ForeignKey, Index, Sequence, Table};
 use crate::plan::{IncomingKeys, Partitioning};
@@ -165,7 +165,7 @@ fn bound_to_key(report: &mut Report, table: &Table, by: &Ident, key: Option<&Ind
     let rules = d.rules.iter().map(|r| (of_rule(&r.name, &r.table.plain()), &r.definition, r.needs_key));
     for (name, definition, needs_key) in functions.chain(rules) {
         if needs_key || Words::of(definition).arbiter_is(&table.name, columns) {
-            let (column, key) = (plain(by.as_str()), listed(columns));
+            let (column, key) = (plain(by.as_str()), plain_list(columns));
             report.error(
                 "bound_to_key",
                 &name,
@@ -239,7 +239,7 @@ fn unfit(plan: &Partitioning, table: &Table, by: &Ident, key: &ForeignKey, versi
     let columns = index.and_then(|i| i.columns.as_ref());
     let given_up = |i: &Index| plan.drop_unique.iter().any(|n| n == i.name.as_str());
     if !columns.is_some_and(|columns| columns.contains(by)) || index.is_some_and(given_up) {
-        let columns = columns.map_or(String::new(), listed);
+        let columns = columns.map_or(String::new(), plain_list);
         return Some(format!("the partitioned table is not unique on ({columns}) alone"));
     }
     if version < MOVES_DELETE_CHILDREN {

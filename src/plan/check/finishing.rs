@@ -3,10 +3,10 @@
 
 use std::collections::HashSet;
 
-use super::{Found, Named, Report, listed, nearest};
+use super::{Found, Named, Report, nearest};
 use crate::model::filling::{Filling, Finishing, NewKey};
 use crate::model::finding::Finding;
-use crate::model::ident::{Ident, QualifiedName, plain, short_hash};
+use crate::model::ident::{Ident, QualifiedName, plain, plain_list, short_hash};
 use crate::model::table::Table;
 use crate::plan::{Backfill, KeepFilled};
 
@@ -182,7 +182,7 @@ fn exists(report: &mut Report, backfill: &Backfill, table: &Table, column: &Iden
         table.columns.iter().map(|c| c.name.as_str()).chain(backfill.add.iter().map(|a| a.name.as_str()));
     let hint = match nearest(column.as_str(), all) {
         Some(near) => format!("did you mean {}?", plain(near)),
-        None => format!("the columns are {}", listed(table.columns.iter().map(|c| &c.name))),
+        None => format!("the columns are {}", plain_list(table.columns.iter().map(|c| &c.name))),
     };
     report.error(
         "no_such_column",
@@ -288,8 +288,9 @@ pub(super) fn tried(filling: &mut Filling, trial: &FinishTrial) -> Vec<Finding> 
             Standing::Same => "as specified in the plan",
             Standing::Unfinished => "but incomplete: the job completes it",
             Standing::Other => {
+                let purpose = described(filling, name);
                 let message =
-                    format!("another object has the name {shown}, which {} needs", described(filling, name));
+                    format!("the job needs the name {shown} for {purpose}, but another object has it");
                 report.error("name_taken", &shown, message, "rename or drop it");
                 continue;
             }
@@ -331,10 +332,10 @@ fn described(filling: &Filling, name: &Ident) -> String {
         return format!("index {tail}");
     }
     if let Some((_, columns)) = f.unique.iter().find(|(n, _)| n == name) {
-        return format!("unique ({})", listed(columns));
+        return format!("unique ({})", plain_list(columns));
     }
     match f.foreign_keys.iter().find(|key| key.name == *name) {
-        Some(key) => format!("foreign key ({}) to {}", listed(&key.columns), key.references.plain()),
+        Some(key) => format!("foreign key ({}) to {}", plain_list(&key.columns), key.references.plain()),
         None => "an index of a partition".to_owned(),
     }
 }
@@ -386,8 +387,8 @@ fn unique(report: &mut Report, filling: &Filling, trial: &FinishTrial) {
             None => true,
         });
         let Some(by) = lacking else { continue };
-        let shown = listed(columns);
-        let by = by.as_ref().map_or_else(|| "an expression".to_owned(), |by| format!("({})", listed(by)));
+        let shown = plain_list(columns);
+        let by = by.as_ref().map_or_else(|| "an expression".to_owned(), |by| format!("({})", plain_list(by)));
         let table = filling.table.name.plain();
         report.error(
             "unique_without_partition_column",
@@ -421,7 +422,8 @@ mod tests {
     fn foreign_keys_are_read() {
         let read = |text: &str| {
             foreign_key(&petri(), text).map(|key| {
-                let parts = [listed(&key.columns), key.references.plain(), listed(&key.referenced), key.more];
+                let parts =
+                    [plain_list(&key.columns), key.references.plain(), plain_list(&key.referenced), key.more];
                 format!("{} unqualified {}", parts.join(" | "), key.unqualified)
             })
         };

@@ -1,7 +1,7 @@
 //! Reports indexes that a partitioned table cannot have.
 
-use super::{Report, key, listed, nearest};
-use crate::model::ident::{Ident, plain};
+use super::{Report, key, nearest};
+use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::table::{Index, Table};
 use crate::plan::Partitioning;
 
@@ -138,7 +138,7 @@ fn given_up(report: &mut Report, index: &Index) {
     let of = index
         .columns
         .as_ref()
-        .map_or_else(|| "the values of its expression".to_owned(), |c| format!("({})", listed(c)));
+        .map_or_else(|| "the values of its expression".to_owned(), |c| format!("({})", plain_list(c)));
     report.warning(
         "unique_given_up",
         &name,

@@ -1,8 +1,8 @@
 //! Chooses the key. A key identifies each row, by the operators `=`, `<` and `>` of `pg_catalog`.
 
-use super::{Report, listed, set_not_null};
+use super::{Report, set_not_null};
 use crate::model::blueprint::Blueprint;
-use crate::model::ident::{Ident, plain};
+use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::table::{Index, Table};
 
 /// The primary key, if it is usable; otherwise the first usable unique index, by name.
@@ -24,7 +24,7 @@ fn unfit(table: &Table, index: &Index) -> Option<String> {
     let Some(columns) = &index.columns else { return Some("is on an expression".to_owned()) };
     let nullable = nullable(table, columns);
     if !nullable.is_empty() {
-        return Some(format!("has nullable columns ({})", listed(nullable)));
+        return Some(format!("has nullable columns ({})", plain_list(nullable)));
     }
     if !index.plain_order {
         return Some(
@@ -97,7 +97,7 @@ fn likely_key(table: &Table) -> Option<&Ident> {
 /// Reports the key, and whether the partition column is added to it.
 pub(super) fn note(report: &mut Report, b: &Blueprint) {
     let index = plain(b.key_index.as_str());
-    let key = listed(&b.key);
+    let key = plain_list(&b.key);
     if !b.widened() {
         report.note(
             "key",
@@ -106,7 +106,7 @@ pub(super) fn note(report: &mut Report, b: &Blueprint) {
         );
         return;
     }
-    let wide = listed(b.place_columns().iter().map(|c| &c.name));
+    let wide = plain_list(b.place_columns().iter().map(|c| &c.name));
     report.warning(
         "key_widened",
         &index,

@@ -2,9 +2,9 @@
 //! for each such construct that is found.
 
 use super::words::Words;
-use super::{Found, Report, listed};
+use super::{Found, Report};
 use crate::model::blueprint::Blueprint;
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{QualifiedName, plain_list};
 
 /// The maximum number of functions and statements to name.
 const MAX_NAMED: usize = 5;
@@ -48,8 +48,8 @@ fn named(users: &[&str]) -> String {
 fn constructs(b: &Blueprint) -> Vec<Construct<'_>> {
     let table = &b.table.name;
     let name = table.plain();
-    let key = listed(&b.key);
-    let wide = listed(b.place_columns().iter().map(|c| &c.name));
+    let key = plain_list(&b.key);
+    let wide = plain_list(b.place_columns().iter().map(|c| &c.name));
     let mut all = in_statements(table, &name);
     if b.widened() {
         all.insert(
@@ -66,7 +66,7 @@ fn constructs(b: &Blueprint) -> Vec<Construct<'_>> {
     }
     let given_up = b.table.indexes.iter().filter(|i| b.drop_unique.contains(&i.name));
     for columns in given_up.filter_map(|index| index.columns.as_ref()) {
-        let listed = listed(columns);
+        let listed = plain_list(columns);
         all.push(Construct {
             code: "on_conflict_key",
             message: format!(

@@ -173,7 +173,7 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
 
 fn carried(report: &mut Report, b: &Blueprint) {
     let summary = inventory::summary(&inventory::inventory(b));
-    report.note("carried", b.table.name.plain(), format!("carried: {summary}"));
+    report.note("carried", b.table.name.plain(), format!("carried over: {summary}"));
 }
 
 /// One note for each object that is carried over, and how.
@@ -215,11 +215,6 @@ fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Optio
         .filter(|(similarity, _)| *similarity >= ALIKE)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
-}
-
-/// Writes `a, b`, quoting a name only if SQL requires it.
-fn listed<'a>(names: impl IntoIterator<Item = &'a Ident>) -> String {
-    names.into_iter().map(|name| plain(name.as_str())).collect::<Vec<_>>().join(", ")
 }
 
 /// Writes `1 row contains` or `2,000 rows contain`.

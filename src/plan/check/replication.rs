@@ -1,7 +1,7 @@
 //! Checks the recipients of the table's changes: subscribers, and other consumers of logical decoding.
 
-use super::{Found, Published, Report, listed};
-use crate::model::ident::{Ident, plain};
+use super::{Found, Published, Report};
+use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::number;
 use crate::model::table::{Index, ReplicaIdentity};
 use crate::plan::Partitioning;
@@ -130,13 +130,13 @@ fn identity(report: &mut Report, plan: &Partitioning, found: &Found, key: Option
                 format!(
                     "publication {publication} publishes only the columns ({}), without {column}, which \
                      the key will contain: updates and deletes would fail after the swap",
-                    listed(columns)
+                    plain_list(columns)
                 ),
                 format!(
                     "alter publication {publication} set table {} ({}, {column}), followed by its other \
                      tables",
                     table.name.plain(),
-                    listed(columns)
+                    plain_list(columns)
                 ),
             );
         }

@@ -1,11 +1,11 @@
 //! Estimates the disk space for filling: every update writes a new row version, and the dead one remains until a
 //! vacuum.
 
+use super::Report;
 use super::writing::{LeafFacts, Writing};
-use super::{Report, listed};
 use crate::model::filling::Filling;
 use crate::model::finding::Finding;
-use crate::model::ident::Ident;
+use crate::model::ident::{Ident, plain_list};
 use crate::model::number;
 use crate::plan::Plan;
 
@@ -44,7 +44,7 @@ fn indexed(report: &mut Report, f: &Filling, writing: &Writing) -> bool {
         format!(
             "{many} {} {is} on columns that the plan sets: no update can be HOT, and each filled row adds \
              an entry to every index{all}",
-            listed(affected.iter().copied())
+            plain_list(affected.iter().copied())
         ),
         "drop indexes that are not needed during the run, and list them under finish: index = [...]",
     );

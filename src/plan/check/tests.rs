@@ -104,7 +104,7 @@ fn a_table_without_errors() {
     note[size]: public.petri_observations has about 1,000,000 rows, 200.0 MiB with indexes; the job needs about the same amount of disk space again
     note[change_rate]: about 10.00 changed rows per second on average: the change log grows by about 49.4 MiB per day until it is drained
     warning[key_widened]: the partition column is added to the key petri_observations_pkey (observation_id): after the swap, only (observation_id, created_at) is unique, not (observation_id) alone, and ON CONFLICT (observation_id) fails
-    note[carried]: carried: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants
+    note[carried]: carried over: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants
     note[partitions]: 11 partitions from 2024-01-01 00:00:00+00 to 2024-12-01 00:00:00+00 and a default partition
     ");
 }
@@ -255,7 +255,7 @@ fn all_findings_are_reported_at_once() {
     note[size]: public.petri_observations has about 1,000,000 rows, 200.0 MiB with indexes; the job needs about the same amount of disk space again
     note[change_rate]: at most 10.00 changed rows per second on average: the change log grows by at most 49.4 MiB per day until it is drained
     warning[key_widened]: the partition column is added to the key petri_observations_pkey (observation_id): after the swap, only (observation_id, created_at) is unique, not (observation_id) alone, and ON CONFLICT (observation_id) fails
-    note[carried]: carried: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants
+    note[carried]: carried over: 7 columns, 2 indexes, 1 check constraint, 1 sequence, 1 extended statistics, 1 comment, 1 foreign key, 1 view, 1 rule, 1 function, 1 policy of another table, 1 default of another table, 1 publication, 1 trigger, 1 policy, 3 grants
     note[partitions]: 11 partitions from 2024-01-01 00:00:00+00 to 2024-12-01 00:00:00+00 and a default partition
     ");
 }

@@ -1,8 +1,8 @@
 //! Checks the application's triggers, which fire on partitions after the swap.
 
 use super::words::Words;
-use super::{Found, Report, listed};
-use crate::model::ident::{Ident, plain};
+use super::{Found, Report};
+use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::table::Trigger;
 
 pub(super) fn check(report: &mut Report, found: &Found, by: &Ident) {
@@ -92,7 +92,7 @@ fn on_leaf(report: &mut Report, name: &str, words: &Words) {
 
 fn on_move(report: &mut Report, found: &Found) {
     let fire = found.around.trigger_functions.iter().filter(|f| f.fires_for_moves).map(|f| &f.trigger);
-    let triggers = listed(fire);
+    let triggers = plain_list(fire);
     if !triggers.is_empty() {
         report.warning(
             "trigger_on_move",

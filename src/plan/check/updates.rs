@@ -1,8 +1,8 @@
 //! Checks whether the job can update the rows, and what the updates cause: triggers, rules, cascades, replication.
 
+use super::Report;
 use super::writing::{Pointing, UpdateTrigger, Writing};
-use super::{Report, listed};
-use crate::model::ident::{Ident, plain};
+use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::number;
 use crate::model::table::Table;
 use crate::plan::Backfill;
@@ -145,7 +145,7 @@ fn published(report: &mut Report, table: &Table, writing: &Writing) {
 
 fn publications(writing: &Writing) -> String {
     match writing.publications.len() {
-        1 => format!("publication {}", listed(&writing.publications)),
-        n => format!("{} ({})", number::counted(n as u64, "publication"), listed(&writing.publications)),
+        1 => format!("publication {}", plain_list(&writing.publications)),
+        n => format!("{} ({})", number::counted(n as u64, "publication"), plain_list(&writing.publications)),
     }
 }

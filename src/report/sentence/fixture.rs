@@ -89,7 +89,7 @@ pub(super) fn works() -> Vec<PhaseWork> {
             ColumnWork::FillRows { table: t(), columns: vec![s("a"), s("b")], workers: 2 },
             ColumnWork::SecondPass { table: t() },
             ColumnWork::BuildColumnIndexes { table: t(), column: s("id_new"), indexes: 2 },
-            ColumnWork::ProveConstraints { table: t() },
+            ColumnWork::ValidateConstraints { table: t() },
             ColumnWork::CompareColumns { table: t() },
             ColumnWork::ExchangeColumns { table: t(), source: s("id"), target: s("id_old"), rollback: true },
         ]

@@ -18,16 +18,15 @@ pub(super) fn of(note: &Note) -> String {
 
 fn job(note: &JobNote) -> String {
     match note {
-        JobNote::JobPaused { job } => format!(
-            "job {job} is paused for every process that runs it; `pgstrata resume {}` resumes it",
-            word(job)
-        ),
+        JobNote::JobPaused { job } => {
+            format!("job {job} is paused: it begins no chunk until you run `pgstrata resume {}`", word(job))
+        }
         JobNote::JobNotPaused { job } => format!("job {job} is resumed"),
         JobNote::SettingsStored { job, settings } => {
             format!("job {job}: {} changed, effective now", counted(*settings, "setting"))
         }
         JobNote::SettingChanged { key, value: Some(value) } => format!("{key} is now {value}"),
-        JobNote::SettingChanged { key, value: None } => format!("{key} is now not set"),
+        JobNote::SettingChanged { key, value: None } => format!("{key} is now off"),
         JobNote::PlanSettingsChanged => {
             "the plan's settings have changed since the job began; the new settings apply from now on"
                 .to_owned()
@@ -65,14 +64,16 @@ fn partition(note: &PartitionNote) -> String {
             format!("{partition} was attached by hand; TRUNCATE of it is logged from now on")
         }
         PartitionNote::CarriedOver { target, changes } => {
-            format!("carried over to {target}: {}", changes.join("; "))
+            format!("applied to {target} as well: {}", changes.join("; "))
         }
         PartitionNote::CheckLeftOut { constraint, table, source } => format!(
             "dropped constraint {constraint} from {table}: a row of {source} no longer satisfies it; the next swap or \
              rollback adds it again as NOT VALID"
         ),
         PartitionNote::EarlierVersion { table } => {
-            format!("an earlier version began this job; assuming that the job created {table}")
+            format!(
+                "an earlier version of pgstrata began this job and did not record its objects; assuming that the job created {table}"
+            )
         }
         PartitionNote::ChangedBySwap { change } => format!("changed by the swap: {}", swap_change(change)),
         PartitionNote::NothingElseChanged => "no other difference from the original table".to_owned(),
@@ -144,7 +145,7 @@ fn backfill(note: &BackfillNote) -> String {
             format!("to drop the added column: alter table {table} drop column {column}")
         }
         BackfillNote::PartitionGone { partition } => {
-            format!("{partition} does not exist any more: its rows need no filling")
+            format!("{partition} no longer exists, so the job does not fill it")
         }
     }
 }

@@ -76,13 +76,17 @@ fn column(work: &ColumnWork) -> String {
                 columns.join(", ")
             )
         }
-        ColumnWork::SecondPass { table } => format!("second pass over every row of {table}"),
+        ColumnWork::SecondPass { table } => {
+            format!("checking every row of {table} again, and filling rows that were missed")
+        }
         ColumnWork::BuildColumnIndexes { table, column, indexes } => {
             let indexes = plural(*indexes, "index", "indexes");
             format!("building {indexes} on column {column} of {table}; the table stays in use")
         }
-        ColumnWork::ProveConstraints { table } => {
-            format!("validating constraints on {table} now, so that the swap does not need to scan it")
+        ColumnWork::ValidateConstraints { table } => {
+            format!(
+                "validating the constraints of the inactive column of {table}, so that the exchange reads no rows"
+            )
         }
         ColumnWork::CompareColumns { table } => format!("comparing both columns in every row of {table}"),
         ColumnWork::ExchangeColumns { table, source, target, .. } => {

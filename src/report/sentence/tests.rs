@@ -47,7 +47,7 @@ fn why_jobs_are_throttled() {
     let lines: String = holds.iter().map(|hold| format!("{}\n", throttle::hold_of(hold))).collect();
     insta::assert_snapshot!(lines);
     let resumed = throttle::resumed(holds[1].signal, 4.12);
-    assert_eq!(resumed, "paused throttled the job for 4.1 s");
+    assert_eq!(resumed, "the job was paused for 4.1 s");
 }
 
 /// The codes in a source file: the variants of its enums that are serialized with a code.

@@ -19,6 +19,9 @@ pub(in super::super) fn hold(
     unread: bool,
     cause: Option<&Cause>,
 ) -> String {
+    if let Some(Cause::Paused { job }) = cause {
+        return format!("paused by `pgstrata pause`; `pgstrata resume {}` resumes the job", word(job));
+    }
     let (name, unit) = (signal.name(), signal.unit());
     let mut text = if unread {
         format!("{name} could not be read for {}, limit {}", seconds(value), seconds(limit))
@@ -35,6 +38,9 @@ pub(in super::super) fn hold(
 
 /// `replica_lag_s throttled the job for 4.1 s`.
 pub(super) fn resumed(signal: Signal, throttled_s: f64) -> String {
+    if signal == Signal::Paused {
+        return format!("the job was paused for {}", seconds(throttled_s));
+    }
     format!("{} throttled the job for {}", signal.name(), seconds(throttled_s))
 }
 
@@ -55,7 +61,7 @@ fn in_unit(unit: Unit, value: f64) -> String {
 
 fn cause(cause: &Cause) -> String {
     match cause {
-        Cause::Paused { job } => format!("`pgstrata resume {}` resumes the job", word(job)),
+        Cause::Paused { .. } => String::new(),
         Cause::WaitingSession { pid } => format!("pid {pid} waits for a lock that the job holds"),
         Cause::Vacuum { table, age_transactions } => {
             let age = number::counted(*age_transactions, "transaction");

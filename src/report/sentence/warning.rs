@@ -54,7 +54,9 @@ fn run(warning: &RunWarning) -> String {
         RunWarning::StepUndone { job, undone, error, hint } => {
             let hint = hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
             let (undone, job) = (self::undone(undone), word(job));
-            format!("{undone}: {error}{hint}; correct the cause, then run `pgstrata sync {job}` to try again")
+            format!(
+                "{undone}; error: {error}{hint}; correct the cause, then run `pgstrata sync {job}` to repeat the step"
+            )
         }
         RunWarning::StepSkipped { error } => {
             format!(
@@ -93,9 +95,9 @@ fn undone(undone: &Undone) -> String {
         Undone::MaterializedViewNotRebuilt { view } => {
             format!("materialized view {view} still reads the inactive table")
         }
-        Undone::RollbackConstraints => "constraints of an interrupted rollback could not be dropped: writes that the old type cannot represent are rejected".to_owned(),
+        Undone::RollbackConstraints => "constraints of an interrupted rollback could not be dropped, so writes that the old type cannot represent are rejected".to_owned(),
         Undone::RollbackIndex => {
-            "an index that a rollback needs could not be built: a rollback would have to build it first".to_owned()
+            "an index that a rollback needs could not be built; a rollback builds it first, and takes longer".to_owned()
         }
     }
 }

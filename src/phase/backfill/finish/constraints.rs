@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::event::{ConstraintWork, PhaseOutcome};
 use crate::failpoint;
 use crate::model::filling::NewKey;
-use crate::model::ident::{Ident, QualifiedName};
+use crate::model::ident::{Ident, QualifiedName, plain, plain_list};
 use crate::model::untrusted_code::Access;
 use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
@@ -43,7 +43,12 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
         wanted.iter().filter(|(name, _)| !there.contains_key(name.as_str())).cloned().collect();
     if !missing.is_empty() {
         let statements = [fill::names(f), sql::add_checks(f, &missing)];
-        briefly(filler, vec![f.table.name.clone()], "add the checks", async || {
+        let step = format!(
+            "add constraints {} to {}",
+            plain_list(missing.iter().map(|(name, _)| name)),
+            f.table.name.plain()
+        );
+        briefly(filler, vec![f.table.name.clone()], &step, async || {
             all(&filler.control, &statements).await?;
             for (name, _) in &missing {
                 pg::record_constraint(&filler.control, filler.job.id, oid, name).await?;
@@ -59,10 +64,13 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
     }
     if !open.not_null.is_empty() {
         let statements = sql::set_not_null(f, &open.not_null);
-        briefly(filler, vec![f.table.name.clone()], "set columns NOT NULL", async || {
-            all(&filler.control, &statements).await
-        })
-        .await?;
+        let step = format!(
+            "set columns {} of {} NOT NULL",
+            plain_list(open.not_null.iter().copied()),
+            f.table.name.plain()
+        );
+        briefly(filler, vec![f.table.name.clone()], &step, async || all(&filler.control, &statements).await)
+            .await?;
         failpoint!("finish.not_null");
     }
     meter.end(PhaseOutcome::ConstraintsValid);
@@ -71,17 +79,20 @@ pub async fn checks(filler: &BackfillJob, open: &Open<'_>) -> Result<()> {
 
 /// Validates constraints part by part, and those of the whole table last: by then, those of all parts are valid, and no
 /// rows are read again.
-async fn validate(filler: &BackfillJob, names: &[&Ident]) -> Result<()> {
+async fn validate(filler: &BackfillJob, all: &[&Ident]) -> Result<()> {
     let parts = tree(filler).await?;
     let (leaves, above): (Vec<&TablePart>, Vec<&TablePart>) = parts.iter().partition(|part| part.leaf);
-    workers::each(filler, "validate a constraint", leaves, async |session, part| {
-        one_part(filler, session, part, names).await
-    })
+    let names = plain_list(all.iter().copied());
+    let step = |part: &TablePart| format!("validate constraints {names} of {}", part.name.plain());
+    workers::each(
+        filler,
+        |part| step(part),
+        leaves,
+        async |session, part| one_part(filler, session, part, all).await,
+    )
     .await?;
     for part in above.into_iter().rev() {
-        filler
-            .retrying("validate a constraint", async || one_part(filler, &filler.control, part, names).await)
-            .await?;
+        filler.retrying(&step(part), async || one_part(filler, &filler.control, part, all).await).await?;
     }
     Ok(())
 }
@@ -157,7 +168,8 @@ async fn lock_both(
 ) -> Result<()> {
     let statements = [fill::names(&filler.filling), statement];
     let tables = vec![table.clone(), key.references.clone()];
-    briefly(filler, tables, "add a foreign key", async || {
+    let step = format!("add foreign key {} to {}", plain(key.name.as_str()), table.plain());
+    briefly(filler, tables, &step, async || {
         all(&filler.control, &statements).await?;
         pg::record_constraint(&filler.control, filler.job.id, oid, &key.name).await
     })

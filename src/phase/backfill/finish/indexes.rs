@@ -84,7 +84,8 @@ async fn one(
         let index = f.index_name(name, &part.name).name;
         if !indexes_of(&filler.control, part.oid).await?.contains_key(index.as_str()) {
             let statements = [fill::names(f), sql::on_parent(&index, &part.name, what)];
-            briefly(filler, vec![part.name.clone()], "add the whole table's index", async || {
+            let step = format!("create index {} of {}", plain(index.as_str()), part.name.plain());
+            briefly(filler, vec![part.name.clone()], &step, async || {
                 all(&filler.control, &statements).await?;
                 let index = part.name.sibling(index.clone());
                 pg::record(&filler.control, filler.job.id, Role::Index, &index).await
@@ -114,14 +115,17 @@ async fn leaf(
     what: Build<'_>,
 ) -> Result<()> {
     filler
-        .retrying("build an index", async || concurrently(filler, session, part, index, what).await)
+        .retrying(&format!("build index {}", index.plain()), async || {
+            concurrently(filler, session, part, index, what).await
+        })
         .await?;
     let unique = matches!(what, Build::Unique(_));
     if !unique || constraints_of(&filler.control, part.oid).await?.contains_key(index.name.as_str()) {
         return Ok(());
     }
     let statement = sql::use_index(&part.name, &index.name);
-    briefly(filler, vec![part.name.clone()], "turn an index into a constraint", async || {
+    let step = format!("add constraint {} to {}", plain(index.name.as_str()), part.name.plain());
+    briefly(filler, vec![part.name.clone()], &step, async || {
         filler.control.batch_execute(&statement).await?;
         pg::record_constraint(&filler.control, filler.job.id, part.oid, &index.name).await
     })
@@ -224,7 +228,7 @@ async fn attach(filler: &BackfillJob, part: &TablePart, name: &Ident) -> Result<
         return Ok(());
     }
     let statement = sql::attach(&f.index_name(name, parent), &index);
-    briefly(filler, vec![part.name.clone()], "attach a partition's index", async || {
+    briefly(filler, vec![part.name.clone()], &format!("attach index {}", index.plain()), async || {
         Ok(filler.control.batch_execute(&statement).await?)
     })
     .await?;

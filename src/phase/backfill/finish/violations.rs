@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::error::{Error, Kind, Result};
 use crate::event::{ConstraintWork, PhaseOutcome};
-use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::ident::{Ident, QualifiedName, plain, plain_list};
 use crate::model::key::KeyRange;
 use crate::model::number;
 use crate::model::pace::Work;
@@ -112,12 +112,10 @@ fn named(rule: RowRule<'_>) -> String {
     match rule {
         RowRule::NotNull(column) => format!("not null of {}", plain(column.as_str())),
         RowRule::Check(condition) => format!("check ({condition})"),
-        RowRule::Key(key) => format!("foreign key ({}) to {}", columns(&key.columns), key.references.plain()),
+        RowRule::Key(key) => {
+            format!("foreign key ({}) to {}", plain_list(&key.columns), key.references.plain())
+        }
     }
-}
-
-fn columns(all: &[Ident]) -> String {
-    all.iter().map(|c| plain(c.as_str())).collect::<Vec<_>>().join(", ")
 }
 
 fn rows_of(count: i64) -> String {
@@ -136,7 +134,7 @@ async fn one_leaf(
     workers::run(
         filler,
         filler.plan.workers(),
-        "look for rows that violate a constraint",
+        |_| format!("look for rows of {} that violate a constraint", leaf.plain()),
         async |items| {
             let send = async |range, rows| items.send((range, rows)).await;
             chunks::for_each_range(filler, (leaf, &format!("only {leaf}")), &key, whole, || ROWS, send).await
@@ -186,21 +184,24 @@ async fn one_range(
 async fn repeated(filler: &BackfillJob, of: &[Ident]) -> Result<Option<String>> {
     let f = &filler.filling;
     let rows = filler
-        .retrying("look for duplicate values", async || {
-            filler
-                .reading(&filler.control, std::slice::from_ref(&f.table.name), async |client| {
-                    client.batch_execute(&fill::names(f)).await?;
-                    Ok(client.query(&sql::repeated(f, of), &[]).await?)
-                })
-                .await
-        })
+        .retrying(
+            &format!("look for duplicate values in {}", filler.filling.table.name.plain()),
+            async || {
+                filler
+                    .reading(&filler.control, std::slice::from_ref(&f.table.name), async |client| {
+                        client.batch_execute(&fill::names(f)).await?;
+                        Ok(client.query(&sql::repeated(f, of), &[]).await?)
+                    })
+                    .await
+            },
+        )
         .await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let keys: Vec<String> = rows.iter().map(|row| row.get(1)).collect();
     let count = u64::try_from(first.get::<_, i64>(0)).unwrap_or(0);
     Ok(Some(format!(
         "unique ({}): {} in more than one row, by key {}",
-        columns(of),
+        plain_list(of),
         number::counted(count, "value"),
         keys.join("; ")
     )))

@@ -8,10 +8,10 @@ pub use effects::rehearsed;
 pub use facts::{ColumnFacts, KeyFacts, Rehearsal, Use};
 
 use super::constraints::label;
-use super::{Facts, Found, Report, Server, found, key, listed, names, nearest, rights, size};
+use super::{Facts, Found, Report, Server, found, key, names, nearest, rights, size};
 use crate::model::blueprint::Direction;
 use crate::model::finding::Finding;
-use crate::model::ident::{Ident, plain};
+use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::retyping::{CheckPair, Counter, Counterpart, Looks, Retyping, default_cast};
 use crate::model::table::{ForeignKey, Table};
 use crate::plan::{Plan, Retype};
@@ -96,7 +96,7 @@ fn no_such_column(report: &mut Report, table: &Table, written: &str) {
     let shown = plain(written);
     let hint = match nearest(written, table.columns.iter().map(|c| c.name.as_str())) {
         Some(near) => format!("did you mean {}?", plain(near)),
-        None => format!("the columns are {}", listed(table.columns.iter().map(|c| &c.name))),
+        None => format!("the columns are {}", plain_list(table.columns.iter().map(|c| &c.name))),
     };
     report.error("no_such_column", &shown, format!("{} has no column {shown}", table.name.plain()), hint);
 }
@@ -379,41 +379,30 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
 /// Reports names that the job needs in the table and in its schema, and that are taken.
 fn taken(report: &mut Report, r: &Retyping, found: &Found) {
     let table = r.table.name.plain();
+    let mut taken = |shown: &str, purpose: String, what: &str| {
+        let message = format!("the job needs the name {shown} for {purpose}, but {what} has it");
+        report.error("name_taken", shown, message, "rename or drop it");
+    };
     for direction in [Direction::Forward, Direction::Reverse] {
-        let second_column = r.shadow(direction);
-        if r.table.column(&second_column).is_some() {
-            let shown = plain(second_column.as_str());
-            report.error(
-                "name_taken",
-                &shown,
-                format!("{table} already has a column {shown}, and the job needs that name"),
-                "rename or drop it",
-            );
+        let purpose = match direction {
+            Direction::Forward => format!("the new column of {table}"),
+            Direction::Reverse => format!("the old column of {table} after the swap"),
+        };
+        let inactive = r.shadow(direction);
+        if r.table.column(&inactive).is_some() {
+            taken(&plain(inactive.as_str()), purpose.clone(), "another column");
         }
         let of_checks = r.checks.iter().map(|c| r.counterpart(&c.name, direction));
         for name in of_checks.chain([r.proof()]).filter(|name| r.table.checks.iter().any(|c| c.name == *name))
         {
-            let shown = plain(name.as_str());
-            report.error(
-                "name_taken",
-                &shown,
-                format!("{table} already has a constraint {shown}, and the job needs that name"),
-                "rename or drop it",
-            );
+            taken(&plain(name.as_str()), format!("a constraint of {purpose}"), "another constraint");
         }
         for one in &r.indexes {
             let name = r.counterpart(&one.index.name, direction);
             if let Some(what) = found.names.get(&name) {
-                let shown = r.table.name.sibling(name).plain();
-                report.error(
-                    "name_taken",
-                    &shown,
-                    format!(
-                        "{what} has the name {shown}, which the job needs for its copy of index {}",
-                        plain(one.index.name.as_str())
-                    ),
-                    "rename or drop it",
-                );
+                let of = plain(one.index.name.as_str());
+                let purpose = format!("the counterpart of index {of} on {purpose}");
+                taken(&r.table.name.sibling(name).plain(), purpose, what);
             }
         }
     }
