@@ -140,9 +140,9 @@ async fn all_kinds_of_mismatch_in_the_old_table() {
         ("different", 1000),
         ("different", 1500),
         ("extra", 3000),
-        ("partition_column_differs", 500),
-        ("partition_column_differs", 500),
         ("missing", 1),
+        ("partition_column_differs", 500),
+        ("partition_column_differs", 500),
     ];
     assert_eq!(examples, expected.map(|(kind, n)| (kind.to_owned(), id(n))), "{report}");
 }
