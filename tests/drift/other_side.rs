@@ -97,7 +97,7 @@ async fn security_labels_are_reported() {
             db.execute(&label(column, true)).await;
             let output = db.pgstrata(&[command, "job"]).await.exits(1).stderr;
             assert!(output.contains("security labels changed ("), "{output}");
-            assert!(output.contains(&format!("with guard on column {column})")), "{output}");
+            assert!(output.contains(&format!("added: guard on column {column})")), "{output}");
             db.execute(&label(column, false)).await;
             if plan == RETYPE {
                 db.execute(&label(other, true)).await;
