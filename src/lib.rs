@@ -68,6 +68,7 @@
 //! | additions by event triggers | | | `strip`, `additions` | | `job::additions` |
 //! | copy, chunk size | `sizer`, `key`, `ledger_gaps` | | `copy` | `store` | `partition::copy`, `job::chunks` |
 //! | capture, change log, drain | `cutover` | | `capture`, `drain` | | `partition::capture`, `partition::drain`, `partition::compaction`, `partition::deficit` |
+//! | full resync | `resync` | | `store` | `resync` | `partition::resync` |
 //! | verify | `verify_report` | | `verify` | | `partition::verify`, `retype::compare` |
 //! | swap and rollback | `cutover` | | `swap`, `retype::exchange`, `exchange` | `in_use` | `job::exchange`, `partition::swap`, `retype::swap` |
 //! | mirror, guard, old snapshots | `cutover` | | `mirror`, `swap`, `old_snapshots` | | `partition::mirror`, `partition::guard`, `job::old_snapshots` |
@@ -144,6 +145,8 @@
 //! - **what the trigger of a backfill or retype does**: `sql::fill`: `keep_filled`; `sql::retype`:
 //!   `create_sync_trigger`
 //! - **when the change log is compacted**: `phase::partition::compaction`
+//! - **when the table is copied again because the change log has outgrown it**: `model::resync`:
+//!   `CopyCost::is_less_than`; how: `phase::partition::resync`
 //!
 //! ## Verify
 //!

@@ -48,6 +48,10 @@ const CHURNED: &str = "do $$ begin
         end loop;
     end $$";
 
+/// A change of every row, so that the change log has as many entries as the table has rows.
+const ALL_CHANGED: &str = "begin; update observations set title = 'changed', flag = not flag;
+    update truth_observations set title = 'changed', flag = not flag; commit";
+
 /// The table that a job partitions.
 #[derive(Debug, Clone, Copy)]
 enum Source {
@@ -75,6 +79,7 @@ const SOURCES: &[(&str, Source)] = &[
     ("prepare.done", Random),
     ("capture.before_commit", Random),
     ("capture.done", Random),
+    ("resync.forgotten", Random),
     ("copy.frozen", Random),
     ("copy.before_commit", Random),
     ("copy.chunk", Random),
@@ -95,6 +100,8 @@ const SOURCES: &[(&str, Source)] = &[
     ("index.analyzed", Numbered),
     ("index.vacuumed", Numbered),
     ("index.done", Numbered),
+    ("resync.before_commit", Moving),
+    ("resync.done", Numbered),
     ("drain.before_commit", Moving),
     ("drain.batch", Moving),
     ("drain.done", Moving),
@@ -158,6 +165,7 @@ impl Crash {
                 vec![Self { chunks: true, ..run.after("copy.chunk", "vacuum full observations") }]
             }
             ("growth", _) => vec![run.after("copy.frozen", CHURNED)],
+            ("resync", _) => vec![run.after("index.done", ALL_CHANGED)],
             ("job", "retuned") => vec![run.after("copy.frozen", "")],
             ("lease", _) => vec![run, case("finalize --now")],
             ("settle", "parent") => vec![case("swap")],
@@ -220,7 +228,10 @@ impl Crash {
             if command == self.command
                 && let Some(at) = failpoint.take()
             {
-                lab.killed(command, at).await;
+                // A drain at this rate would take so long that the table is copied again.
+                let slow = at.starts_with("resync").then_some(("PGSTRATA_DRAIN_RATE", "1"));
+                let env: Vec<_> = slow.into_iter().chain([("PGSTRATA_FAILPOINT", at)]).collect();
+                ended(lab.start(command, &env)).await.killed(at);
                 load.commit_more(5).await;
             }
             lab.ok(command).await;
@@ -279,7 +290,8 @@ async fn killed_at_random(seed: u64) {
         ("finalize --now", "finalize.before_commit"),
     ] {
         // Names are in the order in which a job reaches them; it does not reach earlier failpoints again.
-        let usual = |name: &&str| !["emptied", "extend", "growth"].iter().any(|rare| name.contains(rare));
+        let usual =
+            |name: &&str| !["emptied", "extend", "growth", "resync"].iter().any(|rare| name.contains(rare));
         let failpoints: Vec<&str> = failpoints_of_a_partition_job()
             .into_iter()
             .skip_while(|name| *name != first)

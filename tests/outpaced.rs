@@ -1,5 +1,5 @@
 //! Writers that are faster than the drain: the change log stays bounded, the job reports the rates, and it ends once
-//! the writers slow down.
+//! the writers slow down. A log that has outgrown the table is not drained: the table is copied again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinHandle;
 
 use crate::support::cluster::Database;
+use crate::support::lab::Lab;
 use crate::support::oracle;
 use crate::support::process::ended;
 use crate::support::wait::{until, within};
@@ -96,4 +97,92 @@ async fn a_log_that_writers_fill_faster_than_it_is_drained_stays_bounded() {
     // Once the writers have stopped, no change is pending and none is lost.
     db.pgstrata(&["swap", "job"]).await.ok();
     oracle::compare(&db, "t", "t_old").await;
+}
+
+/// A job whose change log has an entry for each row when the drain begins, one of which belongs to an open transaction.
+async fn outgrown() -> (Lab, tokio_postgres::Client) {
+    let lab = Lab::new(
+        "create table t (id bigint primary key, at timestamptz not null, n bigint not null default 0);
+         insert into t select i, '2024-01-01'::timestamptz + i * interval '1 hour' from generate_series(1, 3000) i;
+         create index on t (n); alter table t add constraint small check (n < 1000); analyze t",
+        "name = 'job'\ntable = 't'\n[partition]\nby = 'at'\nevery = '1 month'\n",
+    )
+    .await;
+    lab.killed("run", "index.done").await;
+    let open = lab.db.client().await;
+    open.batch_execute(
+        "begin; update t set n = n + 100 where id = 7; insert into t values (0, '2024-01-01')",
+    )
+    .await
+    .unwrap();
+    lab.db
+        .execute(
+            "update t set n = n + 1 where id <> 7; update t set n = n + 1 where id <> 7; delete from t where id % 10 = 3;
+             update t set at = at + interval '2 months' where id % 10 = 4",
+        )
+        .await;
+    (lab, open)
+}
+
+const RESYNCS: &str = "select count(*) from pgstrata.events where what = 'resync'";
+
+#[tokio::test]
+async fn a_table_that_its_change_log_has_outgrown_is_copied_again() {
+    let (lab, open) = outgrown().await;
+    lab.db.execute("create table truth as select * from t").await;
+    // At the default rate, the log would be drained in no time.
+    let slow = [("PGSTRATA_DRAIN_RATE", "1")];
+    let killed = [slow[0], ("PGSTRATA_FAILPOINT", "resync.forgotten")];
+    let ran = ended(lab.start("run --json", &killed)).await.killed("resync.forgotten");
+    assert!(ran.stdout.contains("\"code\":\"copy_starts_over\""), "{ran:?}");
+    // What is visible is left to the copy; what is not yet visible remains in the log.
+    assert_eq!(lab.status().await["state"], "capturing");
+    lab.none("select count(*) from pgstrata.changes_job").await;
+    open.batch_execute("commit").await.unwrap();
+    assert_eq!(lab.count("select count(*) from pgstrata.changes_job").await, 2);
+    ended(lab.start("run", &slow)).await.ok();
+    assert_eq!(lab.count(RESYNCS).await, 1);
+    lab.steps(&["verify", "swap"]).await;
+    lab.db
+        .execute("update truth set n = n + 100 where id = 7; insert into truth values (0, '2024-01-01', 0)")
+        .await;
+    oracle::compare(&lab.db, "t", "truth").await;
+    oracle::compare(&lab.db, "t_old", "truth").await;
+    // The constraint and the indexes are those of the table, as after a single copy.
+    lab.none("select count(*) from pg_constraint where conrelid = 't'::regclass and not convalidated").await;
+    assert_eq!(
+        lab.count("select count(*) from pg_index where indrelid = 't'::regclass and indisvalid").await,
+        2
+    );
+    lab.steps(&["rollback", "swap", "finalize --now"]).await;
+    oracle::compare(&lab.db, "t", "truth").await;
+}
+
+#[tokio::test]
+async fn a_log_is_drained_if_the_table_was_copied_again_twice_or_something_depends_on_the_copy() {
+    let (lab, open) = outgrown().await;
+    open.batch_execute("rollback").await.unwrap();
+    lab.db
+        .execute("create table truth as select * from t; create view on_copy as select id from t_new")
+        .await;
+    let slow = [("PGSTRATA_DRAIN_RATE", "1")];
+    ended(lab.start("run", &[slow[0], ("PGSTRATA_FAILPOINT", "drain.done")])).await.killed("drain.done");
+    lab.none(RESYNCS).await;
+    lab.db.execute("drop view on_copy").await;
+    lab.steps(&["run", "swap"]).await;
+    oracle::compare(&lab.db, "t", "truth").await;
+
+    let (lab, open) = outgrown().await;
+    open.batch_execute("rollback").await.unwrap();
+    for resyncs in [1, 2] {
+        let killed = [slow[0], ("PGSTRATA_FAILPOINT", "index.done")];
+        ended(lab.start("run", &killed)).await.killed("index.done");
+        assert_eq!(lab.count(RESYNCS).await, resyncs);
+        lab.db.execute("update t set n = n + 1").await;
+    }
+    ended(lab.start("run", &slow)).await.ok();
+    assert_eq!(lab.count(RESYNCS).await, 2);
+    lab.db.execute("create table truth as select * from t").await;
+    lab.steps(&["run", "swap"]).await;
+    oracle::compare(&lab.db, "t", "truth").await;
 }

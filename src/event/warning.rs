@@ -124,6 +124,8 @@ pub enum ChangeLogWarning {
         bytes: u64,
         growth_per_minute: u64,
     },
+    /// The change log has outgrown the table: the table is copied again.
+    CopyStartsOver { changes: u64, drained_per_second: f64, drain_s: u64, copy_s: u64 },
     /// The change log is large.
     ChangeLogGrown { percent_of_source: u64 },
     /// The size of the change log cannot be monitored for now.

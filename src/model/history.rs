@@ -29,6 +29,11 @@ pub enum History {
     Sample(PaceSample),
     /// The durations of all chunks, stored before the ledger is deleted.
     Chunks(Latency),
+    /// The copy was removed, because the change log had outgrown the table.
+    Resync {
+        /// The number of entries in the log.
+        entries: u64,
+    },
     /// The total number of rows that were filled.
     RowsSet {
         /// The number of rows.
@@ -78,6 +83,7 @@ impl History {
             Self::Resumed { .. } => "resumed",
             Self::Sample(_) => "sample",
             Self::Chunks(_) => "chunks",
+            Self::Resync { .. } => "resync",
             Self::RowsSet { .. } => "rows_set",
             Self::Set { .. } => "set",
             Self::Unset { .. } => "unset",
@@ -124,6 +130,7 @@ mod tests {
             History::Resumed { signal: Signal::ReplicaLag, throttled_s: 4.1 },
             History::Sample(sample),
             History::Chunks(chunks),
+            History::Resync { entries: 200_000 },
             History::RowsSet { rows: 17 },
             History::Set { key: "workers".to_owned(), value: "2".to_owned() },
             History::Unset { key: "workers".to_owned() },

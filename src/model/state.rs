@@ -49,6 +49,8 @@ pub enum Step {
     Index,
     /// Drain the log completely.
     Drain,
+    /// Remove the copy, to copy again.
+    Resync,
     /// Compare.
     Verify,
     /// Exchange the names.
@@ -92,6 +94,8 @@ impl State {
             (S::Capturing, Step::Copy) => Some(S::Copied),
             (S::Copied | S::Filled, Step::Index) => Some(S::Indexed),
             (S::Indexed, Step::Drain) => Some(S::Synced),
+            // Only before the first drain is complete: nobody relies on the copy yet.
+            (S::Indexed, Step::Resync) => Some(S::Capturing),
             (S::Synced | S::Verified | S::Swapped | S::RolledBack, Step::Drain) => Some(self),
             (S::Synced | S::Verified, Step::Verify) => Some(S::Verified),
             (S::Swapped | S::RolledBack, Step::Verify) => Some(self),
@@ -158,13 +162,14 @@ impl fmt::Display for State {
 mod tests {
     use super::*;
 
-    const STEPS: [Step; 12] = [
+    const STEPS: [Step; 13] = [
         Step::Prepare,
         Step::Capture,
         Step::Fill,
         Step::Copy,
         Step::Index,
         Step::Drain,
+        Step::Resync,
         Step::Verify,
         Step::Swap,
         Step::Rollback,
@@ -189,6 +194,7 @@ mod tests {
         }
         // A swap needs a verified (or rolled back) job; an abort never follows a swap.
         for state in State::ALL {
+            assert_eq!(state.next(Step::Resync).is_some(), state == State::Indexed, "{state}");
             assert_eq!(state.next(Step::Finish).is_some(), state == State::Verified, "{state}");
             let may_swap = matches!(state, State::Verified | State::RolledBack);
             assert_eq!(state.next(Step::Swap).is_some(), may_swap, "{state}");

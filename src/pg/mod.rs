@@ -19,6 +19,7 @@ pub mod references;
 mod refused;
 mod rehearsal;
 mod resolve;
+pub mod resync;
 pub mod retry;
 mod row_trial;
 pub mod sample;

@@ -137,6 +137,11 @@ pub fn empty_target(b: &Blueprint, direction: Direction) -> String {
     format!("truncate {}", b.sides(direction).target)
 }
 
+/// Drops the target, to copy again. Without CASCADE: objects of others may depend on it.
+pub fn drop_target(b: &Blueprint) -> String {
+    format!("drop table {}", b.sides(Direction::Forward).target)
+}
+
 /// Deletes the rows of a truncated leaf of the source from the target; `constraint` is the partition constraint of
 /// that leaf.
 pub fn empty_leaf(b: &Blueprint, direction: Direction, constraint: &str) -> String {

@@ -184,6 +184,22 @@ pub const RETUNE_JOB: &str = "update pgstrata.jobs set plan = $2, updated_at = n
 pub const FREEZE_COPY: &str = "with gone as (delete from pgstrata.chunks where job_id = $1 and step = 'copy')
 update pgstrata.jobs set copy_order = $2, copy_end = $3, copy_filenode = $4, updated_at = now() where id = $1";
 
+/// Deletes the ledger of the copy and its end, so that the table is copied again.
+pub const FORGET_COPY: &str = "with gone as (delete from pgstrata.chunks where job_id = $1 and step = 'copy')
+update pgstrata.jobs set copy_order = null, copy_end = null, copy_filenode = null, updated_at = now() where id = $1";
+
+/// What the copy took: its rows, the seconds for the copy and the indexes, and how often the job has copied the table again.
+/// An interruption counts as no more than a minute.
+pub const COPY_COST: &str = "select
+    (select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step = 'copy'),
+    (select coalesce(pg_catalog.sum(least(s, 60)), 0)::double precision from (
+        select coalesce(extract(epoch from done_at - pg_catalog.lag(done_at) over (order by done_at)), ms / 1000) as s
+        from pgstrata.chunks where job_id = $1 and step = 'copy') spent)
+    + (select coalesce(extract(epoch from pg_catalog.max(at) filter (where what = 'indexed')
+        - pg_catalog.max(at) filter (where what = 'copied')), 0)::double precision
+        from pgstrata.events where job_id = $1 and what in ('copied', 'indexed')),
+    (select pg_catalog.count(*) from pgstrata.events where job_id = $1 and what = 'resync')";
+
 /// Stores a changed blueprint.
 pub const EXTEND_JOB: &str = "update pgstrata.jobs set updated_at = now(),
     blueprint = $2::jsonb || case when blueprint ? 'in_use' then pg_catalog.jsonb_build_object('in_use', blueprint -> 'in_use') else '{}' end

@@ -20,7 +20,7 @@ use crate::pg::{catalog, latency};
 use crate::phase::job::chunks::key_casts;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::{chunks, workers};
-use crate::phase::partition::{PartitionJob, capture, checks, objects, partitions};
+use crate::phase::partition::{PartitionJob, capture, checks, objects, partitions, resync};
 use crate::plan::Order;
 use crate::sql::{copy as sql, from_source};
 use crate::throttle::Gate;
@@ -55,7 +55,10 @@ pub async fn copy(context: &PartitionJob) -> Result<()> {
     };
     let mut frozen = match frozen {
         Some(frozen) => frozen,
-        None => context.retrying("determine where the copy ends", async || freeze(context).await).await?,
+        None => {
+            resync::before_copy(context).await?;
+            context.retrying("determine where the copy ends", async || freeze(context).await).await?
+        }
     };
     loop {
         match chunks(context, &frozen).await {

@@ -12,6 +12,7 @@ use crate::event::{ChangeLogWarning, PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::pace::Work;
+use crate::model::resync::{Backlog, CopyCost};
 use crate::model::sizer::ChunkSizer;
 use crate::model::state::{State, Step};
 use crate::pg::catalog;
@@ -19,7 +20,7 @@ use crate::pg::transaction::{REPEATABLE_READ, execute_prepared, transaction};
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::compaction::LogWatch;
 use crate::phase::partition::deficit::{Deficit, Pending};
-use crate::phase::partition::{PartitionJob, capture, checks, objects, partitions};
+use crate::phase::partition::{PartitionJob, capture, checks, objects, partitions, resync};
 use crate::sql::drain::Batch;
 use crate::sql::{copy as copy_sql, drain as sql};
 
@@ -41,6 +42,8 @@ pub struct Swept {
     pub rows: u64,
     /// The time that the server worked.
     pub work: Duration,
+    /// What is left, if the drain gave up because it costs less to copy the table again.
+    pub backlog: Option<Backlog>,
 }
 
 /// The phase: drains until few changes are left.
@@ -55,7 +58,15 @@ pub async fn drain(context: &PartitionJob) -> Result<State> {
     let pending: i64 =
         context.control.query_one(&sql::pending_count(&context.blueprint()), &[]).await?.get(0);
     meter.count("changes", u64::try_from(pending).unwrap_or(0), 0);
-    let swept = catch_up(context, &meter).await?;
+    let copy = resync::copy_cost(context).await?;
+    let mut swept = catch_up_unless(context, &meter, copy.as_ref()).await?;
+    if let (Some(copy), Some(backlog)) = (&copy, &swept.backlog) {
+        if let Some(state) = resync::start_over(context, copy, backlog).await? {
+            meter.end(PhaseOutcome::ChangesApplied { changes: swept.changes });
+            return Ok(state);
+        }
+        swept = catch_up(context, &meter).await?;
+    }
     let state = context.advance(&context.control, Step::Drain).await?;
     failpoint!("drain.done");
     meter.end(PhaseOutcome::ChangesApplied { changes: swept.changes });
@@ -69,6 +80,15 @@ pub async fn drain(context: &PartitionJob) -> Result<State> {
 /// # Errors
 /// The server returned an error.
 pub async fn catch_up(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept> {
+    catch_up_unless(context, meter, None).await
+}
+
+/// As [`catch_up`], but ends with a backlog if it costs less to copy the table again.
+async fn catch_up_unless(
+    context: &PartitionJob,
+    meter: &Meter<'_>,
+    copy: Option<&CopyCost>,
+) -> Result<Swept> {
     let mut total = Swept::default();
     let (mut growth, deficit) = (LogWatch::from_block(0), Deficit::default());
     let mut last: Option<(Instant, u64)> = None;
@@ -82,9 +102,12 @@ pub async fn catch_up(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept
             None => meter.left(Some(log.changes)),
         }
         let began = Instant::now();
-        let swept = sweep(context, Some(meter), &deficit, log).await?;
+        let swept = sweep(context, Some(meter), &deficit, log, copy).await?;
         total.changes += swept.changes;
         total.rows += swept.rows;
+        if swept.backlog.is_some() {
+            return Ok(Swept { backlog: swept.backlog, ..total });
+        }
         let took = began.elapsed();
         if swept.changes <= LITTLE || took < SHORT {
             return Ok(total);
@@ -107,7 +130,7 @@ pub async fn catch_up(context: &PartitionJob, meter: &Meter<'_>) -> Result<Swept
 pub async fn once(context: &PartitionJob, deficit: &Deficit) -> Result<Swept> {
     let found = LogWatch::from_block(0).measure(context, &context.control).await?;
     let log = Pending { changes: found.left, bytes: found.bytes };
-    let swept = sweep(context, None, deficit, log).await?;
+    let swept = sweep(context, None, deficit, log, None).await?;
     if swept.changes > LITTLE {
         context.control.batch_execute(&sql::vacuum_log(&context.blueprint(), false)).await?;
     }
@@ -128,6 +151,7 @@ async fn sweep(
     meter: Option<&Meter<'_>>,
     deficit: &Deficit,
     pending: Pending,
+    copy: Option<&CopyCost>,
 ) -> Result<Swept> {
     let b = context.blueprint();
     let row = context.control.query_one(&sql::pending(&b), &[]).await?;
@@ -143,11 +167,15 @@ async fn sweep(
     let (mut tail, since) = (LogWatch::from_block(blocks), Instant::now());
     let mut from = 0;
     while from < blocks {
+        let left = pending.changes.saturating_sub(swept.changes);
+        if let Some(backlog) = resync::backlog(copy, (swept.changes, swept.work), left) {
+            return Ok(Swept { backlog: Some(backlog), ..swept });
+        }
         context.permitted_for(Work::Writes).await?;
         if tail.is_due() {
             let found = tail.measure(context, &context.control).await?;
             let written = found.left + tail.removed;
-            let changes = pending.changes.saturating_sub(swept.changes) + found.left;
+            let changes = left + found.left;
             let log = Pending { changes, bytes: found.bytes };
             deficit.measured(context, meter, since.elapsed(), [written, swept.changes], log);
         }
@@ -160,6 +188,7 @@ async fn sweep(
         sizer.borrow_mut().observe(to - from, done.work.as_secs_f64() * 1000.0);
         swept.changes += done.changes;
         swept.rows += done.rows;
+        swept.work += done.work;
         failpoint!("drain.batch");
         if let Some(meter) = meter {
             meter.add(done.changes);
@@ -255,7 +284,7 @@ async fn drain_visible(
         rows += run(fill).await?;
     }
     let changes = run(sql::forget(b, batch)).await?;
-    Ok(Swept { changes, rows, work: work.get() })
+    Ok(Swept { changes, rows, work: work.get(), backlog: None })
 }
 
 /// Deletes the rows from the target that a TRUNCATE removed from the source; returns whether there was a TRUNCATE.

@@ -6,6 +6,7 @@
 //!                      ^                |
 //!                      |                +-rollback-> rolled_back -swap-> swapped
 //!                      +- drain, verify: any number of times
+//! indexed -resync-> capturing, if the change log has outgrown the table
 //! any state before the swap, and rolled_back: -abort-> aborted
 //! ```
 
@@ -29,6 +30,7 @@ mod objects;
 pub mod partitions;
 mod post_swap_diff;
 mod prepare;
+mod resync;
 mod scrub;
 mod swap;
 mod verify;

@@ -1,8 +1,12 @@
 //! Creates the target and its partitions. This blocks no other session, because none uses them yet.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
 use crate::event::{PhaseOutcome, TableWork};
 use crate::failpoint;
+use crate::model::blueprint::Blueprint;
+use crate::model::ident::QualifiedName;
 use crate::model::objects::Role;
 use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
@@ -10,6 +14,7 @@ use crate::pg::{catalog, objects as pg};
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::{PartitionJob, additions, objects};
 use crate::sql::prepare as sql;
+use tokio_postgres::Client;
 
 /// Creates the target and its partitions, as far as they do not exist; it can be run again.
 ///
@@ -26,9 +31,7 @@ pub async fn prepare(context: &PartitionJob) -> Result<State> {
         context
             .retrying(&format!("create {}", b.target().plain()), async || {
                 transaction(client, READ_COMMITTED, async |client| {
-                    all(client, &sql::target(&b)).await?;
-                    pg::forget(client, context.job.id, Role::Target).await?;
-                    pg::record(client, context.job.id, Role::Target, &b.target()).await?;
+                    target(context, client, &b).await?;
                     failpoint!("prepare.before_commit");
                     Ok(())
                 })
@@ -37,40 +40,49 @@ pub async fn prepare(context: &PartitionJob) -> Result<State> {
             .await?;
     }
     failpoint!("prepare.target");
-    for partition in &b.partitions {
-        make(context, &partition.name, &sql::partition(&b, partition)).await?;
-    }
-    if let Some(name) = &b.default {
-        make(context, name, &sql::default_partition(&b, name)).await?;
-    }
-    additions::none_on_target(context).await?;
+    leaves(context).await?;
     let state = context.advance(client, Step::Prepare).await?;
     failpoint!("prepare.done");
     meter.end(PhaseOutcome::PartitionsReady { partitions });
     Ok(state)
 }
 
-/// Creates one partition if it does not exist. An existing one must belong to the target.
-async fn make(
-    context: &PartitionJob,
-    name: &crate::model::ident::QualifiedName,
-    statements: &[String],
-) -> Result<()> {
-    let client = &context.control;
+/// Creates the target without partitions, and records it; in the caller's transaction.
+///
+/// # Errors
+/// The server returned an error.
+pub async fn target(context: &PartitionJob, client: &Client, b: &Blueprint) -> Result<()> {
+    all(client, &sql::target(b)).await?;
+    pg::forget(client, context.job.id, Role::Target).await?;
+    pg::record(client, context.job.id, Role::Target, &b.target()).await
+}
+
+/// Creates the partitions of the target that do not exist.
+///
+/// # Errors
+/// Another object has the name of one; or an event trigger added something to the target.
+pub async fn leaves(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
+    let target = catalog::must_find(&context.control, &b.target()).await?;
+    let there = catalog::leaves(&context.control, target).await?;
+    let there: HashSet<&QualifiedName> = there.iter().map(|leaf| &leaf.name).collect();
+    for partition in b.partitions.iter().filter(|partition| !there.contains(&partition.name)) {
+        make(context, &partition.name, &sql::partition(&b, partition)).await?;
+    }
+    if let Some(name) = b.default.as_ref().filter(|name| !there.contains(name)) {
+        make(context, name, &sql::default_partition(&b, name)).await?;
+    }
+    additions::none_on_target(context).await
+}
+
+/// Creates one partition. No other object may have its name.
+async fn make(context: &PartitionJob, name: &QualifiedName, statements: &[String]) -> Result<()> {
+    let client = &context.control;
     if catalog::find(client, name).await?.is_some() {
-        let target = catalog::must_find(client, &b.target()).await?;
-        let leaves = catalog::leaves(client, target).await?;
-        return if leaves.iter().any(|leaf| &leaf.name == name) {
-            Ok(())
-        } else {
-            Err(Error::failed(format!(
-                "table {} exists and is not a partition of {}",
-                name.plain(),
-                b.target().plain()
-            ))
-            .hint("it was created during the run; rename or drop it, then run the same command again"))
-        };
+        let target = context.blueprint().target();
+        let message = format!("table {} exists and is not a partition of {}", name.plain(), target.plain());
+        return Err(Error::failed(message)
+            .hint("it was created during the run; rename or drop it, then run the same command again"));
     }
     context
         .retrying(&format!("create partition {}", name.plain()), async || {

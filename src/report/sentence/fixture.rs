@@ -370,6 +370,12 @@ pub(super) fn warnings() -> Vec<Warning> {
                 bytes: 157_286_400,
                 growth_per_minute: 6_240_000,
             },
+            ChangeLogWarning::CopyStartsOver {
+                changes: 2_300_000,
+                drained_per_second: 1_000.0,
+                drain_s: 2_300,
+                copy_s: 20,
+            },
             ChangeLogWarning::ChangeLogGrown { percent_of_source: 25 },
             ChangeLogWarning::ChangeLogNotWatched { error: e() },
             ChangeLogWarning::HeapRewritten,

@@ -189,6 +189,14 @@ fn change_log(warning: &ChangeLogWarning) -> String {
             number::bytes(*bytes),
             count(*growth_per_minute),
         ),
+        ChangeLogWarning::CopyStartsOver { changes, drained_per_second, drain_s, copy_s } => format!(
+            "the change log has outgrown the table: it holds {}, and at {} per second it would take {} to apply them; the job \
+             copies the table again, which took {}",
+            counted(*changes, "change"),
+            number::rate(*drained_per_second),
+            number::duration(Duration::from_secs(*drain_s)),
+            number::duration(Duration::from_secs(*copy_s)),
+        ),
         ChangeLogWarning::ChangeLogGrown { percent_of_source } => {
             format!("the change log has grown to {percent_of_source} % of the size of the source table")
         }
