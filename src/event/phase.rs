@@ -35,6 +35,8 @@ pub enum TableWork {
     RemoveChangedRows { again: bool },
     /// Builds indexes on each partition.
     BuildPartitionIndexes { indexes: u64, partitions: u64 },
+    /// Builds a key table, which keeps an index unique.
+    BuildKeyTable { table: String, index: String },
     /// Vacuums and analyzes the partitions.
     Analyze,
     /// Applies the change log.
@@ -143,7 +145,7 @@ impl TableWork {
             Self::LogChanges { .. } => "capture",
             Self::CopyRows { .. } => "copy",
             Self::RemoveChangedRows { .. } => "scrub",
-            Self::BuildPartitionIndexes { .. } => "index",
+            Self::BuildPartitionIndexes { .. } | Self::BuildKeyTable { .. } => "index",
             Self::Analyze => "analyze",
             Self::ApplyChanges => "drain",
             Self::CompareTables { .. } => "verify",

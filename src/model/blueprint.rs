@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ident::{Ident, QualifiedName, part_index};
+use super::key_table::{self, KeyTable};
 use super::table::{Check, Column, ForeignKey, Index, Table};
 
 /// The schema with the tables of pgstrata.
@@ -28,6 +29,9 @@ pub struct Blueprint {
     pub default: Option<QualifiedName>,
     /// Unique indexes whose guarantee the plan gives up.
     pub drop_unique: Vec<Ident>,
+    /// The key tables of unique indexes without the partition column.
+    #[serde(default)]
+    pub key_tables: Vec<KeyTable>,
     /// Foreign keys that reference the table, and that can also reference the partitioned table.
     #[serde(default)]
     pub incoming: Vec<ForeignKey>,
@@ -70,6 +74,17 @@ pub enum Direction {
     Forward,
     /// After the swap: from the partitioned table to the old one.
     Reverse,
+}
+
+impl Direction {
+    /// The other direction.
+    #[must_use]
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Forward => Self::Reverse,
+            Self::Reverse => Self::Forward,
+        }
+    }
 }
 
 /// The two tables of a direction. The source is always the table in use, which has the name that applications use.
@@ -183,15 +198,51 @@ impl Blueprint {
     }
 
     /// Indexes that the target gets. That of the key is first: a duplicate is found early, and the drain needs only
-    /// this index. A unique index that the plan gives up becomes one that is not unique, so that queries can still use it.
+    /// this index. A unique index that the plan gives up, or that has a key table, becomes one that is not unique, so that
+    /// queries can still use it.
     pub fn carried_indexes(&self) -> Vec<Index> {
-        let of_target = |index: &Index| match self.drop_unique.contains(&index.name) {
-            true => index.without_guarantee(),
-            false => index.clone(),
+        let of_target = |index: &Index| {
+            let name = self.target_index_name(&index.name);
+            let unique =
+                index.name == self.key_index || name == index.name && !self.drop_unique.contains(&name);
+            Index { name, ..if unique { index.clone() } else { index.without_guarantee() } }
         };
         let mut all: Vec<Index> = self.table.indexes.iter().map(of_target).collect();
-        all.sort_by_key(|i| i.name != self.key_index);
+        all.sort_by_key(|i| !self.is_key(i));
         all
+    }
+
+    /// The name that an index of the source has on the partitioned table when that is in use. The constraint of a key
+    /// table takes the name of its index.
+    pub fn target_index_name(&self, index: &Ident) -> Ident {
+        match self.key_table(index) {
+            Some(_) => key_table::local(index),
+            None => index.clone(),
+        }
+    }
+
+    /// Whether an index, as [`Blueprint::carried_indexes`] returns it, is that of the key.
+    pub fn is_key(&self, carried: &Index) -> bool {
+        carried.name == self.target_index_name(&self.key_index)
+    }
+
+    /// The key table of a unique index of the source.
+    pub fn key_table(&self, index: &Ident) -> Option<&KeyTable> {
+        self.key_tables.iter().find(|k| k.index == *index)
+    }
+
+    /// The foreign keys that reference a key table after the swap.
+    pub fn keys_to<'a>(&'a self, k: &'a KeyTable) -> impl Iterator<Item = &'a ForeignKey> {
+        self.incoming.iter().filter(|key| key.index.as_ref() == Some(&k.index))
+    }
+
+    /// A foreign key as it is after an exchange that ends direction `ending`.
+    pub fn key_after(&self, key: &ForeignKey, ending: Direction) -> ForeignKey {
+        let key_table = key.index.as_ref().and_then(|index| self.key_table(index));
+        match key_table.filter(|_| ending == Direction::Forward && key.references == self.table.name) {
+            Some(k) => key_table::referencing(key, &k.name),
+            None => key.clone(),
+        }
     }
 
     /// Foreign keys of the table that exist only on the table in use: those that reference other tables, and those that
@@ -199,6 +250,11 @@ impl Blueprint {
     pub fn own_keys(&self) -> Vec<&ForeignKey> {
         let to_itself = self.incoming.iter().filter(|key| key.table == self.table.name);
         self.table.foreign_keys.iter().chain(to_itself).collect()
+    }
+
+    /// The keys of [`Blueprint::own_keys`] as they are after an exchange that ends direction `ending`.
+    pub fn own_keys_after(&self, ending: Direction) -> Vec<ForeignKey> {
+        self.own_keys().into_iter().map(|key| self.key_after(key, ending)).collect()
     }
 
     /// Foreign keys of other tables that reference only the table in use.
@@ -225,14 +281,26 @@ impl Blueprint {
     /// The names that an exchange which ends direction `ending` changes, other than those of the tables: for the table
     /// that goes out of use, and for the table that comes into use.
     pub fn moved_names(&self, ending: Direction) -> (Vec<QualifiedName>, Vec<QualifiedName>) {
-        let of = |name: &Ident| self.table.name.sibling(name.clone());
-        let indexes = self.table.indexes.iter().map(|i| of(&i.name));
+        let of = |name: Ident| self.table.name.sibling(name);
         let sequences = self.table.sequences.iter().filter(|s| s.identity).map(|s| s.name.clone());
         let statistics = self.table.dependents.statistics.iter().map(|s| s.name.clone());
-        let all: Vec<QualifiedName> = indexes.chain(sequences).chain(statistics).collect();
+        let others: Vec<QualifiedName> = sequences.chain(statistics).collect();
+        let with = |indexes: Vec<Ident>| -> Vec<QualifiedName> {
+            indexes.into_iter().map(of).chain(others.clone()).collect()
+        };
+        let (out, come) = (with(self.index_names(ending)), with(self.index_names(ending.opposite())));
         let from = if ending == Direction::Forward { "_new" } else { "_old" };
         let waiting = |name: QualifiedName| name.sibling(name.name.with_suffix(from));
-        (all.clone(), all.into_iter().map(waiting).collect())
+        (out, come.into_iter().map(waiting).collect())
+    }
+
+    /// The names of the indexes, when in use, of the table that is in use in a direction.
+    pub fn index_names(&self, direction: Direction) -> Vec<Ident> {
+        let of_source = self.table.indexes.iter().map(|i| i.name.clone());
+        match direction {
+            Direction::Forward => of_source.collect(),
+            Direction::Reverse => of_source.map(|name| self.target_index_name(&name)).collect(),
+        }
     }
 }
 
@@ -260,6 +328,7 @@ pub(crate) mod tests {
             ],
             default: Some(QualifiedName::new("public", "petri_observations_default")),
             drop_unique: vec![],
+            key_tables: vec![],
             incoming: vec![],
             incoming_dropped: vec![],
             keys_on_leaves: true,

@@ -24,11 +24,16 @@ impl Ident {
     ///
     /// The hash consists of the first eight hex digits of the SHA-256 hash of the full name.
     pub fn derived(name: &str) -> Self {
-        if name.len() <= MAX_BYTES {
+        Self::shortened(name, MAX_BYTES)
+    }
+
+    /// As [`Ident::derived`], for a name of at most `max` bytes.
+    pub fn shortened(name: &str, max: usize) -> Self {
+        if name.len() <= max {
             return Self(name.to_owned());
         }
         let hash = short_hash(name);
-        let mut end = MAX_BYTES - 1 - hash.len();
+        let mut end = max - 1 - hash.len();
         while !name.is_char_boundary(end) {
             end -= 1;
         }

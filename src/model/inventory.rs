@@ -108,11 +108,12 @@ fn of_index(b: &Blueprint, index: &Index) -> String {
     if index.exclusion.is_some() {
         return "built as a constraint on every partition after the copy".to_owned();
     }
-    if b.drop_unique.contains(&index.name) {
+    if !index.unique && b.table.indexes.iter().any(|i| i.unique && b.target_index_name(&i.name) == index.name)
+    {
         return "built on each partition after the copy, no longer unique; its name is exchanged at the swap"
             .to_owned();
     }
-    let wider = if index.name == b.key_index && b.widened() {
+    let wider = if b.is_key(index) && b.widened() {
         format!("with {} in it, ", plain(b.by.as_str()))
     } else {
         String::new()

@@ -18,6 +18,7 @@ pub mod history;
 pub mod ident;
 pub mod inventory;
 pub mod key;
+pub mod key_table;
 pub mod kind;
 pub mod latency;
 pub mod ledger_gaps;

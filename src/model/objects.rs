@@ -24,10 +24,14 @@ pub enum Role {
     Constraint,
     /// A materialized view that replaces that of the application.
     Matview,
+    /// A key table.
+    KeyTable,
+    /// A function of a key table.
+    KeyFunction,
 }
 
 impl Role {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Target,
         Self::Partition,
         Self::Log,
@@ -37,6 +41,8 @@ impl Role {
         Self::Index,
         Self::Constraint,
         Self::Matview,
+        Self::KeyTable,
+        Self::KeyFunction,
     ];
 
     /// The stored name.
@@ -51,6 +57,8 @@ impl Role {
             Self::Index => "index",
             Self::Constraint => "constraint",
             Self::Matview => "matview",
+            Self::KeyTable => "key_table",
+            Self::KeyFunction => "key_function",
         }
     }
 
@@ -78,9 +86,9 @@ pub struct Object {
 /// The current name of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The name of the relation; for a column or constraint, that of its table.
+    /// The name of the relation or function; for a column or constraint, that of its table.
     pub relation: QualifiedName,
-    /// The name of the column or constraint.
+    /// The name of the column or constraint; the arguments of a function, in SQL syntax.
     pub part: Option<Ident>,
 }
 

@@ -17,6 +17,8 @@ pub enum SwapChange {
     Partitioned { table: String, column: String, partitions: u64 },
     /// The key also includes the partition column.
     KeyWidened { key: String, columns: Vec<String> },
+    /// A key table enforces the uniqueness of an index.
+    KeyTable { index: String, table: String },
     /// An index is no longer unique, because it does not include the partition column.
     UniqueGivenUp { index: String },
     /// Storage parameters are set on each partition.
@@ -42,8 +44,11 @@ pub fn changes(b: &Blueprint) -> Vec<SwapChange> {
     let mut all = vec![SwapChange::Partitioned { table: partitioned, column, partitions: leaves as u64 }];
     if b.widened() {
         let columns = b.place_columns().iter().map(|c| name(&c.name)).collect();
-        all.push(SwapChange::KeyWidened { key: name(&b.key_index), columns });
+        all.push(SwapChange::KeyWidened { key: name(&b.target_index_name(&b.key_index)), columns });
     }
+    all.extend(
+        b.key_tables.iter().map(|k| SwapChange::KeyTable { index: name(&k.index), table: k.name.plain() }),
+    );
     all.extend(b.drop_unique.iter().map(|index| SwapChange::UniqueGivenUp { index: name(index) }));
     if !(table.options.is_empty() && table.toast_options.is_empty()) {
         all.push(SwapChange::StorageParametersOnPartitions);
@@ -68,15 +73,23 @@ pub fn changes(b: &Blueprint) -> Vec<SwapChange> {
 /// Unexpected differences in `now`, the table in use after a swap.
 pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     let mut expected = b.table.clone();
-    for index in expected.indexes.iter_mut().filter(|i| b.drop_unique.contains(&i.name)) {
-        *index = index.without_guarantee();
-    }
+    expected.indexes = b.carried_indexes();
+    expected.indexes.sort_by(|a, b| a.name.cmp(&b.name));
     let mut expected = common(expected);
     "p".clone_into(&mut expected.relkind);
     expected.oid = now.oid;
-    for index in expected.indexes.iter_mut().filter(|i| i.name == b.key_index && b.widened()) {
+    for index in expected.indexes.iter_mut().filter(|i| b.is_key(i) && b.widened()) {
         widen(b, index);
     }
+    let to_key_table =
+        |key: &ForeignKey| key.index.as_ref().is_some_and(|index| b.key_table(index).is_some());
+    let own: Vec<ForeignKey> = b.incoming.iter().filter(|key| to_key_table(key)).cloned().collect();
+    expected
+        .referenced_by
+        .retain(|key| !own.iter().any(|one| one.name == key.name && one.table == key.table));
+    let to_itself = own.iter().filter(|key| key.table == b.table.name);
+    expected.foreign_keys.extend(to_itself.map(|key| b.key_after(key, Direction::Forward)));
+    expected.foreign_keys.sort_by(|a, b| a.name.cmp(&b.name));
     let given_up: Vec<&Ident> = b.incoming_dropped.iter().map(|key| &key.name).collect();
     expected.referenced_by.retain(|key| !given_up.contains(&&key.name));
     expected.foreign_keys.retain(|key| key.validated || !b.keys_on_leaves);
@@ -86,6 +99,9 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     }
     // Otherwise, partitions would accept NULL.
     expected.not_null_no_inherit.clear();
+    for key in &mut expected.foreign_keys {
+        key.index = None;
+    }
     let gone = |c: &Comment| c.kind == "constraint" && !has_constraint(&expected, &c.name);
     let gone: Vec<Comment> = expected.comments.iter().filter(|c| gone(c)).cloned().collect();
     expected.comments.retain(|c| !gone.contains(c));
@@ -151,7 +167,9 @@ pub fn is_own_change(b: &Blueprint, now: &Table, one: &Difference) -> bool {
         ["foreign_keys" | "referenced_by", _] if added => {
             let field = |name: &str| one.now.as_ref().and_then(|now| now.get(name)).and_then(|v| v.as_str());
             let is = |key: &&ForeignKey| field("name") == Some(key.name.as_str());
-            b.own_keys().iter().any(|key| is(key) && field("definition") == Some(key.definition.as_str()))
+            let ending = if now.relkind == "p" { Direction::Forward } else { Direction::Reverse };
+            let keys = b.own_keys_after(ending);
+            keys.iter().any(|key| is(&key) && field("definition") == Some(key.definition.as_str()))
         }
         ["comments", name] if added => {
             let comment = |key: &&ForeignKey| *name == format!("constraint {}", key.name.as_str());
@@ -168,6 +186,7 @@ pub fn is_own_change(b: &Blueprint, now: &Table, one: &Difference) -> bool {
 /// Adds the foreign keys that were added after an exchange, and that `now` has as planned, to `was`, the definition
 /// that the exchange recorded. The keys are then only compared by their comments.
 pub fn with_late_keys(b: &Blueprint, now: &Table, was: &mut Table) {
+    let partitioned = now.relkind == "p";
     let same = |one: &ForeignKey, key: &ForeignKey| {
         one.name == key.name && one.table == key.table && one.definition == key.definition
     };
@@ -175,7 +194,9 @@ pub fn with_late_keys(b: &Blueprint, now: &Table, was: &mut Table) {
         let missing = |key: &&ForeignKey| {
             now.iter().any(|one| same(one, key)) && was.iter().all(|one| one.name != key.name)
         };
-        let added: Vec<ForeignKey> = b.own_keys().into_iter().filter(missing).cloned().collect();
+        let ending = if partitioned { Direction::Forward } else { Direction::Reverse };
+        let keys = b.own_keys_after(ending);
+        let added: Vec<ForeignKey> = keys.iter().filter(missing).cloned().collect();
         was.extend(added);
         was.sort_by(|a, b| a.name.cmp(&b.name));
     };

@@ -20,6 +20,16 @@ pub async fn record(client: &Client, job: i64, role: Role, name: &QualifiedName)
     Ok(())
 }
 
+/// Records a function, in the transaction that created it.
+///
+/// # Errors
+/// The server returned an error.
+pub async fn record_function(client: &Client, job: i64, role: Role, name: &QualifiedName) -> Result<()> {
+    let (schema, function) = (name.schema.as_str(), name.name.as_str());
+    client.execute(sql::RECORD_FUNCTION, &[&job, &role.as_str(), &name.plain(), &schema, &function]).await?;
+    Ok(())
+}
+
 /// Records that the job is about to create an index with that name outside a transaction.
 ///
 /// # Errors

@@ -18,14 +18,14 @@ use crate::model::table::{Column, ForeignKey, Table};
 use crate::model::untrusted_code::Access;
 use crate::plan::check::{
     self, ColumnFacts, Facts, Found, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings,
-    TableTrial, Text, Values, Writes, Writing,
+    TableTrial, Text, UniqueFacts, Values, Writes, Writing,
 };
 use crate::plan::partitioning;
 use crate::plan::{Backfill, Partitioning, Plan, Retype};
 use crate::sql::retype::facts as retype_sql;
 use crate::sql::{
-    catalog as catalog_sql, from_source, preflight as sql, surroundings as around, trial as trial_sql,
-    writing as writing_sql,
+    catalog as catalog_sql, from_source, key_table, preflight as sql, surroundings as around,
+    trial as trial_sql, writing as writing_sql,
 };
 
 use super::{catalog, orphans, partition_trial, refused, rehearsal, row_trial, store, trial, untrusted_code};
@@ -302,9 +302,19 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     let names: BTreeMap<Ident, String> =
         names.iter().map(|r| (Ident::new(r.get::<_, &str>(0)), r.get(1))).collect();
     let prepared = client.query(sql::PREPARED, &[&oid]).await?.iter().map(|row| row.get(0)).collect();
+    let keys = key_facts(client, oid).await?;
     let around = surroundings(client, &table).await?;
     let size = size(client, oid).await?;
-    Ok(Found { table, rights, values, size, names, prepared, around })
+    Ok(Found { table, rights, values, size, names, prepared, keys, around })
+}
+
+async fn key_facts(client: &Client, oid: u32) -> Result<UniqueFacts> {
+    let indexes = understood(client.query_one(key_table::UNIQUE_INDEXES, &[&oid]).await?.get(0))?;
+    let ambiguous = client.query(key_table::AMBIGUOUS, &[&oid]).await?;
+    Ok(UniqueFacts {
+        indexes,
+        ambiguous: ambiguous.iter().map(|row| Ident::new(row.get::<_, &str>(0))).collect(),
+    })
 }
 
 /// The other users of the table. Statements are included only if pg_stat_statements is loaded and readable.

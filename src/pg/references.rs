@@ -28,14 +28,21 @@ pub async fn changed(
 ) -> Result<Vec<(String, String)>> {
     let (original, mut copy) = (of_table(client, from).await?, of_table(client, to).await?);
     let (_, suffix) = suffixes(ending);
+    let (names, others) = (b.index_names(ending), b.index_names(ending.opposite()));
+    let of_copy = |name: &str| {
+        let at = names.iter().position(|one| one.as_str() == name);
+        at.and_then(|at| others.get(at)).cloned().unwrap_or_else(|| Ident::new(name))
+    };
     let renamed = |kind: &str, name: &str| match kind {
-        "index" | "statistics" => Ident::new(name).with_suffix(suffix).as_str().to_owned(),
+        "index" => of_copy(name).with_suffix(suffix).as_str().to_owned(),
+        "statistics" => Ident::new(name).with_suffix(suffix).as_str().to_owned(),
         _ => name.to_owned(),
     };
+    let key = [&b.key_index, &b.target_index_name(&b.key_index)];
     let mut found = Vec::new();
     for ((kind, name), references) in original {
         // The index of the key has the partition column in addition.
-        if kind == "index" && name == b.key_index.as_str() && b.widened() {
+        if kind == "index" && key.iter().any(|key| key.as_str() == name) && b.widened() {
             continue;
         }
         let Some(of_copy) = copy.remove(&(kind.clone(), renamed(&kind, &name))) else { continue };

@@ -39,7 +39,12 @@ pub async fn untrusted_owner(
 /// # Errors
 /// The server returned an error.
 pub async fn code(client: &Client, tables: &[u32], trust: &[String], access: Access) -> Result<Vec<Code>> {
-    let rows = client.query(sql::CODE, &[&tables, &trust, &access.fires(), &access.cascades()]).await?;
+    let mut own: Vec<u32> = Vec::new();
+    if client.query_one(sql::HAS_RECORDS, &[]).await?.get(0) {
+        own.extend(client.query(sql::OWN_FUNCTIONS, &[]).await?.iter().map(|row| row.get::<_, u32>(0)));
+    }
+    let parameters: [&(dyn ToSql + Sync); 5] = [&tables, &trust, &access.fires(), &access.cascades(), &own];
+    let rows = client.query(sql::CODE, &parameters).await?;
     Ok(rows.iter().map(found).collect())
 }
 

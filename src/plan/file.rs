@@ -19,7 +19,10 @@ pub(super) const KEYS: [(&str, &[&str]); 10] = [
     ("", &["name", "kind", "table", "trust"]),
     ("backfill", &["add", "from", "set", "where", "keep_filled", "finish", "settings"]),
     ("retype", &["column", "to", "using", "back", "settings"]),
-    ("partition", &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "drop_unique"]),
+    (
+        "partition",
+        &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "keep_unique", "drop_unique"],
+    ),
     ("copy", &["workers", "order", "target_batch_ms"]),
     (
         "throttle",
@@ -148,11 +151,12 @@ pub(super) struct PartitionSection {
     pub(super) ahead: Option<Setting>,
     pub(super) names: Option<Setting>,
     pub(super) default: Option<Setting>,
+    pub(super) keep_unique: Option<Setting>,
     pub(super) drop_unique: Option<Setting>,
 }
 
 impl PartitionSection {
-    pub(super) fn leaves(&self) -> [(&'static str, &Option<Setting>); 9] {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Setting>); 10] {
         [
             ("partition.by", &self.by),
             ("partition.every", &self.every),
@@ -162,6 +166,7 @@ impl PartitionSection {
             ("partition.ahead", &self.ahead),
             ("partition.names", &self.names),
             ("partition.default", &self.default),
+            ("partition.keep_unique", &self.keep_unique),
             ("partition.drop_unique", &self.drop_unique),
         ]
     }

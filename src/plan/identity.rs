@@ -8,7 +8,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use toml::{Table, Value};
 
-use super::{IncomingKeys, OldSnapshots, Order, Partitioning, Plan, RowComparison, When, Workers};
+use super::{
+    IncomingKeys, KeepUnique, OldSnapshots, Order, Partitioning, Plan, RowComparison, When, Workers,
+};
 use crate::model::{ident::plain, partition::Every};
 
 /// What a setting means for a job that has started.
@@ -156,7 +158,15 @@ impl Partitioning {
         let drop_unique: Vec<String> = self.drop_unique.iter().map(|name| plain(name)).collect();
         let drop_unique = (!drop_unique.is_empty()).then(|| drop_unique.into());
         // This default was added later. It is omitted, so that the identity of older jobs does not change.
-        let incoming = (self.incoming_keys != IncomingKeys::Refuse).then(|| self.incoming_keys.name().into());
+        let incoming = (self.incoming_keys != IncomingKeys::Keep).then(|| self.incoming_keys.name().into());
+        let keep_unique = match &self.keep_unique {
+            KeepUnique::Needed => None,
+            KeepUnique::All => Some(Value::Boolean(true)),
+            KeepUnique::None => Some(Value::Boolean(false)),
+            KeepUnique::Listed(names) => {
+                Some(names.iter().map(|name| plain(name)).collect::<Vec<_>>().into())
+            }
+        };
         let mut all = vec![
             ("partition.by", Identity, Some(plain(&self.by).into())),
             ("partition.every", Identity, Some(interval(self.every))),
@@ -166,6 +176,7 @@ impl Partitioning {
             ("partition.ahead", Identity, Some(self.ahead.into())),
             ("partition.names", Identity, self.names.clone().map(Value::from)),
             ("partition.default", Identity, Some(self.default.into())),
+            ("partition.keep_unique", Identity, keep_unique),
             ("partition.drop_unique", Identity, drop_unique),
             ("copy.order", Identity, Some(self.order.name().into())),
             ("verify.rows", Identity, Some(self.verify.name().into())),
@@ -213,11 +224,12 @@ impl RowComparison {
 }
 
 impl IncomingKeys {
-    pub(super) const ALL: [Self; 2] = [Self::Refuse, Self::Drop];
+    pub(super) const ALL: [Self; 3] = [Self::Keep, Self::Refuse, Self::Drop];
 
     /// The name in a plan.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Keep => "keep",
             Self::Refuse => "refuse",
             Self::Drop => "drop",
         }

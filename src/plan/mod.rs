@@ -100,9 +100,25 @@ pub enum OldSnapshots {
     Accept,
 }
 
+/// The unique indexes without the partition column that a key table keeps unique.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeepUnique {
+    /// All but a key to which the partition column is added, that no foreign key references, and whose values come from a
+    /// sequence or are random uuids.
+    Needed,
+    /// All.
+    All,
+    /// None.
+    None,
+    /// Those with these names, as in the catalog, sorted.
+    Listed(Vec<String>),
+}
+
 /// How the job treats foreign keys of other tables that cannot reference the partitioned table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IncomingKeys {
+    /// They reference a key table. The check reports those that cannot.
+    Keep,
     /// The check reports an error.
     Refuse,
     /// The swap drops them, and a rollback restores them.

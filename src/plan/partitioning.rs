@@ -3,7 +3,7 @@
 //! The first and the last partition are whole intervals: the first one contains `from` (or the oldest row), and the
 //! last one ends at the first interval boundary at or above `to`.
 
-use super::{IncomingKeys, Order, Plan, Retention, RowComparison};
+use super::{IncomingKeys, KeepUnique, Order, Plan, Retention, RowComparison};
 use crate::error::Error;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind, Every, Range, Scheme, Template};
@@ -27,6 +27,8 @@ pub struct Partitioning {
     pub names: Option<String>,
     /// Whether there is a default partition for rows outside all bounds.
     pub default: bool,
+    /// Unique indexes without the partition column that stay unique.
+    pub keep_unique: KeepUnique,
     /// Unique indexes and constraints that the partitioned table does not get; names as in the catalog, sorted.
     pub drop_unique: Vec<String>,
     /// The order in which the copy reads rows.

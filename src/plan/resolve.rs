@@ -8,8 +8,8 @@ use chrono_tz::Tz;
 use toml::Value;
 
 use super::{
-    IncomingKeys, LockBudget, OldSnapshots, Order, Partitioning, Plan, RowComparison, Task, When, Workers,
-    backfill,
+    IncomingKeys, KeepUnique, LockBudget, OldSnapshots, Order, Partitioning, Plan, RowComparison, Task, When,
+    Workers, backfill,
     file::{PlanFile, RetentionSection, SwapSection},
     problem::Problem,
     read::{
@@ -134,6 +134,7 @@ fn partitioning(p: &mut Problems, file: &PlanFile) -> Option<Partitioning> {
     let ahead = p.optional("partition.ahead", &partition.ahead, number(0..=1000));
     let names = p.optional("partition.names", &partition.names, |v| template(text(v)?));
     let default = p.optional("partition.default", &partition.default, flag);
+    let keep_unique = p.optional("partition.keep_unique", &partition.keep_unique, kept_unique);
     let drop_unique = p.optional("partition.drop_unique", &partition.drop_unique, index_names);
     let order = p.optional("copy.order", &copy.order, one_of(Order::ALL, Order::name));
     let verify = p.optional("verify.rows", &verify.rows, one_of(RowComparison::ALL, RowComparison::name));
@@ -150,10 +151,11 @@ fn partitioning(p: &mut Problems, file: &PlanFile) -> Option<Partitioning> {
         ahead: ahead.unwrap_or(AHEAD),
         names,
         default: default.unwrap_or(true),
+        keep_unique: keep_unique.unwrap_or(KeepUnique::Needed),
         drop_unique: drop_unique.unwrap_or_default(),
         order: order.unwrap_or(Order::Auto),
         verify: verify.unwrap_or(RowComparison::Hash),
-        incoming_keys: incoming.unwrap_or(IncomingKeys::Refuse),
+        incoming_keys: incoming.unwrap_or(IncomingKeys::Keep),
         retention,
     })
 }
@@ -233,6 +235,18 @@ fn workers(value: &Value) -> Read<Workers> {
 }
 
 /// Reads names, sorted and without duplicates, because their order has no meaning.
+fn kept_unique(value: &Value) -> Read<KeepUnique> {
+    match value {
+        Value::Boolean(true) => Ok(KeepUnique::All),
+        Value::Boolean(false) => Ok(KeepUnique::None),
+        Value::Array(_) => Ok(KeepUnique::Listed(index_names(value)?)),
+        _ => wrong(
+            format!("{value} is neither a list nor true or false"),
+            "write true, false, or [\"index_name\"]",
+        ),
+    }
+}
+
 fn index_names(value: &Value) -> Read<Vec<String>> {
     let Value::Array(names) = value else {
         return wrong(format!("{value} is not a list"), "write [\"index_name\"]");

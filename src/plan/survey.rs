@@ -146,7 +146,6 @@ mod tests {
         #   2024-06  161,202
         #
         # warning: partition column created_at is nullable (0 rows contain NULL now), but it becomes part of the key; alter table public.petri_observations add constraint created_at_not_null check (created_at is not null) not valid; alter table public.petri_observations validate constraint created_at_not_null; alter table public.petri_observations alter column created_at set not null; alter table public.petri_observations drop constraint created_at_not_null
-        # warning: the partition column is added to the key petri_observations_pkey (observation_id): after the swap, only (observation_id, created_at) is unique, not (observation_id) alone, and ON CONFLICT (observation_id) fails; look for ON CONFLICT (observation_id) in the applications, and make sure that the values of (observation_id) come from a sequence or are random uuids
 
         name  = "petri_observations"   # the job
         kind  = "partition"

@@ -7,8 +7,8 @@ use insta::assert_snapshot;
 
 use super::throttle::tests::full_throttle;
 use super::{
-    IncomingKeys, LockBudget, OldSnapshots, Order, Partitioning, Plan, Retention, RetentionAction,
-    RowComparison, Task, Throttle, When, Workers, changed, file::KEYS,
+    IncomingKeys, KeepUnique, LockBudget, OldSnapshots, Order, Partitioning, Plan, Retention,
+    RetentionAction, RowComparison, Task, Throttle, When, Workers, changed, file::KEYS,
 };
 use crate::model::{ident::QualifiedName, partition::Every};
 
@@ -67,6 +67,7 @@ to       = "2026-01-01"
 ahead    = 0
 names    = "{table}_y{yyyy}m{mm}"
 default  = false
+keep_unique = ["d_key", '"C"']
 drop_unique = ["b_key", '"A"', "b_key"]
 
 [copy]
@@ -109,6 +110,7 @@ how  = "detach"
             ahead: 0,
             names: Some("{table}_y{yyyy}m{mm}".to_owned()),
             default: false,
+            keep_unique: KeepUnique::Listed(vec!["C".to_owned(), "d_key".to_owned()]),
             drop_unique: vec!["A".to_owned(), "b_key".to_owned()],
             order: Order::Physical,
             verify: RowComparison::Count,
@@ -431,6 +433,7 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
         from: Some("a".to_owned()),
         to: Some("b".to_owned()),
         names: Some("c".to_owned()),
+        keep_unique: KeepUnique::All,
         drop_unique: vec!["d".to_owned()],
         incoming_keys: IncomingKeys::Drop,
         retention: Some(Retention { keep: Every::Months(1), how: RetentionAction::Report }),

@@ -34,7 +34,7 @@ select m.oid::pg_catalog.regclass::text, x.what from made m cross join lateral (
   select 'policy ' || polname from pg_catalog.pg_policy where polrelid = m.oid and not (m.parent and polname = any ({policies}))
   union all
   select 'trigger ' || tgname from pg_catalog.pg_trigger
-  where tgrelid = m.oid and not tgisinternal and tgparentid = 0 and not pg_catalog.starts_with(tgname, 'pgstrata_')
+  where tgrelid = m.oid and not tgisinternal and tgparentid = 0 and tgname !~ '^[!~]?pgstrata_'
     and not (m.parent and tgname = any ({triggers}))
   union all
   select 'rule ' || rulename from pg_catalog.pg_rewrite where ev_class = m.oid and not (m.parent and rulename = any ({rules}))

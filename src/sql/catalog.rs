@@ -249,7 +249,7 @@ select pg_catalog.json_build_object(
       'before_insert', t.tgtype & 6 = 6,
       'transition', t.tgoldtable is not null or t.tgnewtable is not null
     ) order by t.tgname)
-    from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal and not starts_with(t.tgname, 'pgstrata_')), '[]'),
+    from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal and t.tgname !~ '^[!~]?pgstrata_'), '[]'),
   'views', coalesce((
     select json_agg({view} order by vn.nspname, v.relname)
     from pg_class v join pg_namespace vn on vn.oid = v.relnamespace

@@ -4,7 +4,8 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName};
 
 use super::exchange::Exchange;
-use super::{capture, objects, swap};
+use super::key_table::triggers;
+use super::{capture, key_table, objects, swap};
 
 /// The objects that the end of a job removes, with their current names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +22,12 @@ pub struct Leaving {
     pub exchange: Option<(QualifiedName, QualifiedName)>,
     /// The job's own tables in schema `pgstrata`.
     pub own: Vec<QualifiedName>,
+    /// Key tables, with their oids if known.
+    pub key_tables: Vec<(QualifiedName, Option<u32>)>,
+    /// The signatures of the functions of key tables.
+    pub key_functions: Vec<String>,
+    /// Statements that give key tables, which stay, to the owner of the table.
+    pub given_to_owner: Vec<String>,
 }
 
 impl Leaving {
@@ -28,6 +35,7 @@ impl Leaving {
     /// direction.
     pub fn planned(b: &Blueprint, direction: Direction, leaves: &[QualifiedName]) -> Self {
         let sides = b.sides(direction);
+        let before_swap = direction == Direction::Forward;
         let on = |table: &QualifiedName, name: &str| (table.clone(), Ident::new(name));
         let names = [capture::ROW_TRIGGER, capture::TRUNCATE_TRIGGER, swap::GUARD];
         let mut triggers: Vec<_> = names.iter().map(|name| on(&sides.source, name)).collect();
@@ -39,6 +47,19 @@ impl Leaving {
             functions: vec![b.capture_function(), b.guard_function()],
             exchange: Some((b.exchange_function(), b.definition_function())),
             own: vec![b.log(), b.truncations()],
+            key_tables: b.key_tables.iter().filter(|_| before_swap).map(|k| (k.name.clone(), None)).collect(),
+            given_to_owner: b
+                .key_tables
+                .iter()
+                .filter(|_| !before_swap)
+                .flat_map(|k| key_table::to_owner(b, k))
+                .collect(),
+            key_functions: b
+                .key_tables
+                .iter()
+                .filter(|_| before_swap)
+                .flat_map(|k| triggers::signatures(b, k))
+                .collect(),
         }
     }
 }
@@ -55,6 +76,12 @@ pub fn end(leaving: &Leaving) -> Vec<String> {
         all.extend(oid.map(|oid| objects::lock(table, oid, "access exclusive")));
         all.push(format!("drop table if exists {table}"));
     }
+    all.extend(leaving.given_to_owner.iter().cloned());
+    for (table, oid) in &leaving.key_tables {
+        all.extend(oid.map(|oid| objects::lock(table, oid, "access exclusive")));
+        all.push(format!("drop table if exists {table}"));
+    }
+    all.extend(leaving.key_functions.iter().map(|signature| format!("drop function if exists {signature}")));
     all.extend(leaving.functions.iter().map(|function| format!("drop function if exists {function}()")));
     if let Some((exchange, definition)) = &leaving.exchange {
         all.extend(Exchange::drop(exchange, definition));

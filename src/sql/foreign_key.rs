@@ -35,7 +35,7 @@ pub fn drop(b: &Blueprint, ending: Direction, leaves: &[QualifiedName]) -> Vec<S
 pub fn add(b: &Blueprint, ending: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let forward = ending == Direction::Forward;
     let one = |table: &QualifiedName, key: &ForeignKey, comment: bool| {
-        [on(table, key)].into_iter().chain(comment_on(table, key).filter(|_| comment))
+        [on(table, &b.key_after(key, ending))].into_iter().chain(comment_on(table, key).filter(|_| comment))
     };
     let mut all = Vec::new();
     for key in b.own_keys() {
@@ -67,6 +67,7 @@ pub fn on_parent(b: &Blueprint, key: &ForeignKey) -> Vec<String> {
     if !b.keys_on_leaves {
         return vec![validate(table, key)];
     }
+    let key = &b.key_after(key, Direction::Forward);
     let mut all = vec![format!("alter table {table} add constraint {} {}", key.name, key.definition)];
     all.extend(comment_on(table, key));
     all

@@ -9,7 +9,7 @@ use super::{definition, in_tablespace, list, with_operators};
 
 /// The part after USING for the target: that of the source, or the key with the partition column added.
 fn tail(b: &Blueprint, index: &Index) -> String {
-    if index.name != b.key_index || !b.widened() {
+    if !b.is_key(index) || !b.widened() {
         return index.tail.clone();
     }
     let mut sql = format!("btree ({})", list("", b.place_columns().iter().map(|c| &c.name)));
@@ -88,7 +88,7 @@ pub fn replica_identity(
         ReplicaIdentity::Default => return None,
         ReplicaIdentity::Nothing => "nothing".to_owned(),
         ReplicaIdentity::Full => "full".to_owned(),
-        ReplicaIdentity::Index(index) => format!("using index {}", name(index)),
+        ReplicaIdentity::Index(index) => format!("using index {}", name(&b.target_index_name(index))),
     };
     Some(format!("alter table {table} replica identity {identity}"))
 }
@@ -123,14 +123,13 @@ pub fn on_parent(b: &Blueprint, index: &Index) -> Vec<String> {
     if let Some(definition) = &index.exclusion {
         all.push(format!("alter table {} add constraint {name} {definition}", b.target()));
     } else if is_constraint(index) {
-        let columns = if index.name == b.key_index {
+        let columns = if b.is_key(index) {
             list("", b.place_columns().iter().map(|c| &c.name))
         } else {
             list("", index.columns.iter().flatten())
         };
         let distinct = if index.nulls_not_distinct { "nulls not distinct " } else { "" };
-        let include: Vec<&Ident> =
-            index.include.iter().filter(|c| index.name != b.key_index || **c != b.by).collect();
+        let include: Vec<&Ident> = index.include.iter().filter(|c| !b.is_key(index) || **c != b.by).collect();
         let include =
             if include.is_empty() { String::new() } else { format!(" include ({})", list("", include)) };
         all.push(constraint(&only, &name, index, &format!("{distinct}({columns}){include}")));

@@ -18,6 +18,7 @@ pub mod finish;
 pub mod finish_trial;
 pub mod foreign_key;
 pub mod index;
+pub mod key_table;
 pub mod locks;
 pub mod maintain;
 pub mod matview;

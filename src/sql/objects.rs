@@ -22,6 +22,13 @@ select $1, $2, $3, 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid
 from pg_catalog.pg_constraint k where k.conrelid = $4 and k.conname = $5
 on conflict (job_id, classid, objid, objsubid) do update set role = excluded.role, made = excluded.made";
 
+/// Records a function: job, role, readable name, schema and name.
+pub const RECORD_FUNCTION: &str = "insert into pgstrata.objects (job_id, role, made, classid, objid)
+select $1, $2, $3, 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid
+from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+where n.nspname = $4 and p.proname = $5
+on conflict (job_id, classid, objid, objsubid) do update set role = excluded.role, made = excluded.made";
+
 /// Records that job `$1` is about to create the index with the readable name `$2`. Only the last such intention is
 /// valid.
 pub const INTEND_INDEX: &str = "insert into pgstrata.objects (job_id, role, made, classid, objid)
@@ -48,6 +55,10 @@ from pgstrata.objects o left join lateral (
   from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   where o.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and k.oid = o.objid
+  union all
+  select n.nspname::text, p.proname::text, pg_catalog.pg_get_function_identity_arguments(p.oid)
+  from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+  where o.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and p.oid = o.objid
 ) r on true
 where o.job_id = $1 order by o.objid, o.objsubid";
 

@@ -8,7 +8,7 @@ use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::table::{Check, Column};
 
 use super::prepare::{self, Part};
-use super::{copy, drop_constraint, from_source, index, matview, row_trial, with_operators};
+use super::{copy, drop_constraint, from_source, index, key_table, matview, row_trial, with_operators};
 
 /// The partition for the trial, which accepts all rows.
 pub fn leaf(b: &Blueprint) -> QualifiedName {
@@ -65,6 +65,12 @@ pub fn finish(b: &Blueprint) -> Vec<Part> {
         let attach = index::by_leaf(&index).then(|| index::attach(b, &index, &leaf));
         let statements = index::on_parent(b, &index).into_iter().chain(attach);
         all.push(Part::new("index", &index.name, statements));
+    }
+    for k in &b.key_tables {
+        let mut statements = key_table::create(b, k);
+        statements.extend(key_table::fill(b, k, &leaf));
+        statements.extend(key_table::complete(b, k, std::slice::from_ref(&leaf)));
+        all.push(Part::new("key table", &k.name.name, statements));
     }
     let identity = index::replica_identity(b, &b.target(), |index| index.with_suffix("_new"));
     all.push(Part::new("replica identity of", name, identity));

@@ -4,6 +4,7 @@ use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::filling::Filling;
 use crate::model::ident::QualifiedName;
 use crate::model::key::KeyRange;
+use crate::model::key_table::KeyTable;
 use crate::model::retyping::Retyping;
 use crate::model::table::Index;
 use crate::plan::RowComparison;
@@ -14,7 +15,8 @@ use super::mirror::Mirrored;
 use super::retype::{self, exchange};
 use super::section::{Section, section};
 use super::{
-    capture, copy, drain, fill, finalize, finish, foreign_key, index, mirror, prepare, swap, verify,
+    capture, copy, drain, fill, finalize, finish, foreign_key, index, key_table, mirror, prepare, swap,
+    verify,
 };
 
 /// The statements of a partition job. Repeated statements are included once, with their parameters as `$n`.
@@ -30,6 +32,9 @@ pub fn script(b: &Blueprint, physical: bool, rows: RowComparison) -> Vec<Section
     all
 }
 
+/// The number of sections before those of the key tables.
+const KEY_TABLES: usize = 7;
+
 fn before_the_swap(
     b: &Blueprint,
     physical: bool,
@@ -43,7 +48,7 @@ fn before_the_swap(
         after: Some(vec![String::new(); key.len()]),
         through: Some(vec![String::new(); key.len()]),
     };
-    vec![
+    let mut all = vec![
         section("prepare: create the partitioned table (one transaction)", prepare::target(b)),
         section("prepare: create the partitions (one transaction each)", partitions(b)),
         section(
@@ -86,7 +91,17 @@ fn before_the_swap(
             "swap: drain while the mirror is on (one REPEATABLE READ transaction; repeated)",
             mirror::drain(b, forward),
         ),
-    ]
+    ];
+    for k in &b.key_tables {
+        let name = k.name.plain();
+        all.insert(
+            KEY_TABLES,
+            section(&format!("index: key table {name} (one transaction to create it, one for each partition, one for its constraint)"), key_table(b, k, leaves)),
+        );
+        let compared = vec![key_table::compare(k, &b.target())];
+        all.push(section(&format!("verify: key table {name} (one transaction)"), compared));
+    }
+    all
 }
 
 fn after_the_swap(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<Section> {
@@ -275,6 +290,12 @@ fn parent_indexes(b: &Blueprint, leaves: &[QualifiedName]) -> Vec<String> {
     }
     all.extend(index::replica_identity(b, &b.target(), |index| index.with_suffix("_new")));
     all
+}
+
+fn key_table(b: &Blueprint, k: &KeyTable, leaves: &[QualifiedName]) -> Vec<String> {
+    let filled = leaves.iter().flat_map(|leaf| key_table::fill(b, k, leaf));
+    let complete = key_table::complete(b, k, leaves).into_iter().chain([key_table::vacuum(k)]);
+    key_table::create(b, k).into_iter().chain(filled).chain(complete).collect()
 }
 
 fn batch(b: &Blueprint, direction: Direction) -> Vec<String> {

@@ -95,7 +95,7 @@ const SURROUNDINGS: &str = r#"select json_build_object(
       'fires_for_moves', t.tgtype & 12 <> 0 or t.tgtype & 18 = 16
     ) order by t.tgname)
     from pg_trigger t join pg_proc f on f.oid = t.tgfoid
-    where t.tgrelid = c.oid and not t.tgisinternal and not starts_with(t.tgname, 'pgstrata_') and t.tgtype & 1 = 1), '[]'),
+    where t.tgrelid = c.oid and not t.tgisinternal and t.tgname !~ '^[!~]?pgstrata_' and t.tgtype & 1 = 1), '[]'),
   'functions', coalesce((
     select json_agg(json_build_object('name', f.name, 'text', f.prosrc) order by f.name) from (
       select f.oid::regprocedure::text as name, f.prosrc

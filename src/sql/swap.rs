@@ -9,8 +9,8 @@ use crate::model::table::{Comment, Sequence, Trigger};
 use super::exchange::Exchange;
 use super::mirror::{self, SETTING as MIRROR};
 use super::{
-    capture, close_function, dependent, dollar_quoted, drop_constraint, foreign_key, prepare, suffixes,
-    with_operators,
+    capture, close_function, dependent, dollar_quoted, drop_constraint, foreign_key, key_table, prepare,
+    suffixes, with_operators,
 };
 
 /// The guard's name.
@@ -153,13 +153,20 @@ fn renames(b: &Blueprint, ending: Direction) -> Vec<String> {
         format!("alter table {name} rename to {}", name.name.with_suffix(out)),
         format!("alter table {} rename to {}", name.sibling(name.name.with_suffix(from)), name.name),
     ];
-    for index in &b.table.indexes {
-        let object = name.sibling(index.name.clone());
-        all.push(format!("alter index {object} rename to {}", index.name.with_suffix(out)));
+    let key_tables = || b.key_tables.iter().map(|k| key_table::rename(k, ending));
+    if ending == Direction::Reverse {
+        all.extend(key_tables());
     }
-    for index in &b.table.indexes {
-        let object = name.sibling(index.name.with_suffix(from));
-        all.push(format!("alter index {object} rename to {}", index.name));
+    for index in b.index_names(ending) {
+        let object = name.sibling(index.clone());
+        all.push(format!("alter index {object} rename to {}", index.with_suffix(out)));
+    }
+    for index in b.index_names(ending.opposite()) {
+        let object = name.sibling(index.with_suffix(from));
+        all.push(format!("alter index {object} rename to {index}"));
+    }
+    if ending == Direction::Forward {
+        all.extend(key_tables());
     }
     all
 }
@@ -210,7 +217,8 @@ fn comments(b: &Blueprint) -> impl Iterator<Item = String> {
     let keys = b.table.foreign_keys.iter().chain(&b.incoming).chain(&b.incoming_dropped);
     let keys: Vec<&Ident> = keys.filter(|f| f.table == b.table.name).map(|f| &f.name).collect();
     let foreign = move |c: &Comment| c.kind == "constraint" && keys.contains(&&c.name);
-    let dropped = |c: &Comment| c.kind == "constraint" && b.drop_unique.contains(&c.name);
+    let gone = |name: &Ident| b.drop_unique.contains(name) || b.key_table(name).is_some();
+    let dropped = move |c: &Comment| c.kind == "constraint" && gone(&c.name);
     let carried = b.table.comments.iter().filter(move |c| !foreign(c) && !dropped(c));
     carried.map(|c| format!("comment on {} {} on {} is {}", c.kind, c.name, b.table.name, literal(&c.text)))
 }

@@ -50,11 +50,21 @@ where not ",
 limit 1"
 );
 
+/// Whether a job has recorded objects in this database.
+pub const HAS_RECORDS: &str = "select pg_catalog.to_regclass('pgstrata.objects') is not null";
+
+/// Functions of key tables that a job created and that still belong to the session's role, so that nobody else replaced
+/// them.
+pub const OWN_FUNCTIONS: &str =
+    "select p.oid from pgstrata.objects o join pg_catalog.pg_proc p on p.oid = o.objid
+where o.role = 'key_function' and o.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+  and pg_catalog.pg_get_userbyid(p.proowner) = session_user";
+
 /// Code that the server runs when rows of the relations `$1` are read or written, and that belongs to roles that the role that
 /// logged in does not trust: what uses it, the function or domain, its owner. Partitions are included and, if `$4`, tables whose
 /// foreign keys make an update write them.
 ///
-/// `$2` are the roles that the plan trusts. If `$3`, triggers and rules count if they are enabled.
+/// `$5` are functions of key tables; see [`OWN_FUNCTIONS`]. `$2` are the roles that the plan trusts. If `$3`, triggers and rules count if they are enabled.
 /// Indexes and statistics count because the planner evaluates their constant parts. Everything that an expression reaches is
 /// followed: operators, types down to the domains in them and their checks, casts, and SQL bodies. A domain of an untrusted role
 /// counts even without a check, because adding one takes no lock on the table. Of the server's own functions, those count that
@@ -184,6 +194,7 @@ from reached r join pg_catalog.pg_proc p on p.oid = r.refobjid
   cross join (select distinct c.relowner as owner from tables join pg_catalog.pg_class c using (oid)) w
 where r.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass and w.owner not in (select oid from trusted)
   and p.proowner in (select oid from trusted) and p.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
+  and p.oid <> all ($5::oid[])
   and p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype
   and (p.provolatile <> 'i' or not pg_catalog.has_function_privilege(w.owner, p.oid, 'EXECUTE'))
 union

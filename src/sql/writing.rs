@@ -29,7 +29,7 @@ select json_build_object(
           where a.attrelid = t.tgrelid and a.attnum = any (t.tgattr::int2[])), '[]') as columns
       from pg_trigger t join tree on tree.oid = t.tgrelid
       where not t.tgisinternal and t.tgtype & 16 = 16 and t.tgenabled in ('O', 'A')
-        and not starts_with(t.tgname, 'pgstrata_') and not starts_with(t.tgname, 'zz_pgstrata_')
+        and t.tgname !~ '^[!~]?pgstrata_' and not starts_with(t.tgname, 'zz_pgstrata_')
         and strpos(pg_get_triggerdef(t.oid), 'pgstrata.filling') = 0
       order by t.tgname, t.tgrelid) t), '[]'),
   'rules', coalesce((

@@ -94,7 +94,8 @@ pub async fn ignore_expected_changes(context: &PartitionJob, b: &Blueprint, now:
         now.foreign_keys.extend(standing);
         now.foreign_keys.sort_by(|a, b| a.name.cmp(&b.name));
     }
-    for key in b.own_keys().into_iter().filter(|key| key.references == b.table.name && key.validated) {
+    let ending = if now.relkind == "p" { Direction::Forward } else { Direction::Reverse };
+    for key in b.own_keys_after(ending).iter().filter(|key| key.references == b.table.name && key.validated) {
         // A foreign key that references the table itself.
         if now.referenced_by.iter().all(|one| one.name != key.name || one.table != key.table) {
             let before = now.referenced_by.len();
@@ -315,11 +316,13 @@ async fn one_table(
     failed: &RefCell<Vec<ForeignKey>>,
 ) -> Result<()> {
     let have = keys(session, sql::ON, task.oid).await?;
+    let b = context.blueprint();
+    let ending = if context.state() == State::Swapped { Direction::Forward } else { Direction::Reverse };
     for key in &task.keys {
         let have = have.iter().find(|o| o.name == key.name.as_str());
         if have.is_none() {
             // The partition was added after the swap.
-            session.batch_execute(&sql::on(&task.table, key)).await?;
+            session.batch_execute(&sql::on(&task.table, &b.key_after(key, ending))).await?;
         }
         if have.is_none_or(|o| !o.valid) {
             let validated = validate(context, session, key, &task.table, task.oid).await;

@@ -11,6 +11,7 @@ use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, objects as pg};
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::{PartitionJob, locks, objects};
+use crate::sql::key_table::triggers;
 use crate::sql::{capture as sql, locks as locks_sql};
 
 /// Creates the change log, its function and the capture triggers in one transaction. `CREATE TRIGGER` waits for every
@@ -83,6 +84,7 @@ pub async fn watch_leaves(context: &PartitionJob) -> Result<()> {
         let leaf = QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
         let mut statements = vec![locks_sql::bound(context.plan.lock_timeout().as_millis())];
         statements.extend(sql::create_truncate_trigger(&b, &leaf));
+        statements.extend(b.key_tables.iter().flat_map(|k| triggers::on_leaf(k, &leaf)));
         context
             .retrying(&format!("create the trigger for TRUNCATE on {}", leaf.plain()), async || {
                 transaction(&context.control, READ_COMMITTED, async |client| all(client, &statements).await)

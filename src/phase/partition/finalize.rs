@@ -12,7 +12,7 @@ use crate::failpoint;
 use crate::model::blueprint::Direction;
 use crate::model::history::History;
 use crate::model::ident::QualifiedName;
-use crate::model::objects::{Objects, Role};
+use crate::model::objects::{Object, Objects, Role};
 use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::{catalog, latency, objects as pg, store};
@@ -22,7 +22,7 @@ use crate::phase::job::locks::LockRetry;
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::{PartitionJob, after_exchange, objects};
 use crate::sql::finalize::{self as sql, Leaving};
-use crate::sql::store as store_sql;
+use crate::sql::{key_table, store as store_sql};
 
 /// Drops the old table and the objects that kept it in sync.
 ///
@@ -102,6 +102,25 @@ impl Ending {
         stays.extend(detached(client, &recorded, target).await?);
         let own =
             [Role::Log, Role::Truncations].into_iter().filter_map(|role| recorded.relation(role).cloned());
+        let (mut key_tables, mut key_functions) = (Vec::new(), Vec::new());
+        let given_to_owner = match direction {
+            Direction::Forward => Vec::new(),
+            Direction::Reverse => b.key_tables.iter().flat_map(|k| key_table::to_owner(&b, k)).collect(),
+        };
+        // After a swap, they belong to the partitioned table.
+        if direction == Direction::Forward {
+            let relation = |object: &Object| Some((object.now.as_ref()?.relation.clone(), Some(object.oid)));
+            let signature = |object: &Object| {
+                let now = object.now.as_ref()?;
+                Some(format!(
+                    "{}({})",
+                    now.relation,
+                    now.part.as_ref().map_or("", |arguments| arguments.as_str())
+                ))
+            };
+            key_tables.extend(recorded.of(Role::KeyTable).filter_map(relation));
+            key_functions.extend(recorded.of(Role::KeyFunction).filter_map(signature));
+        }
         Ok(Self {
             in_use_by_name: in_use_now.as_ref() == Some(&names.source),
             leaving: Leaving {
@@ -111,6 +130,9 @@ impl Ending {
                 functions,
                 exchange: Some((b.exchange_function(), b.definition_function())),
                 own: own.collect(),
+                key_tables,
+                key_functions,
+                given_to_owner,
             },
             stays,
         })

@@ -20,7 +20,7 @@ use crate::pg::connect::Session;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::phase::job::meter::Meter;
 use crate::phase::job::workers;
-use crate::phase::partition::{PartitionJob, scrub};
+use crate::phase::partition::{PartitionJob, key_tables, scrub};
 use crate::sql::{capture as capture_sql, index as sql};
 
 /// Builds the missing indexes.
@@ -59,6 +59,7 @@ pub async fn index(context: &PartitionJob) -> Result<State> {
     finish_leaves(context, b, &leaves).await?;
     parent(context, b, target, &leaves, &indexes).await?;
     meter.end(PhaseOutcome::IndexesValid);
+    key_tables::build(context, &leaves).await?;
     statistics(context, b, &leaves).await?;
     let state = context.advance(client, Step::Index).await?;
     failpoint!("index.done");

@@ -24,6 +24,7 @@ mod drift;
 mod finalize;
 mod guard;
 mod index;
+mod key_tables;
 mod locks;
 mod mirror;
 mod objects;

@@ -11,7 +11,7 @@ use crate::model::objects::{Objects, Role};
 use crate::model::state::State;
 use crate::pg::{catalog, objects as pg};
 use crate::phase::partition::PartitionJob;
-use crate::sql::{drain, objects as sql};
+use crate::sql::{drain, key_table, objects as sql};
 
 /// Reads the objects that the job recorded. A job of an earlier version has no records: objects that have its names are
 /// assumed to belong to it, where that is certain enough.
@@ -106,7 +106,13 @@ pub async fn names_move(context: &PartitionJob, ending: Direction) -> Result<()>
     let (source, target) = sides(context, &recorded(context).await?, ending)?;
     let (out, come) = context.blueprint().moved_names(ending);
     let with = |names: Vec<QualifiedName>, oid: u32| names.into_iter().map(move |name| (name, oid));
-    let wanted: Vec<_> = with(out, source).chain(with(come, target)).collect();
+    let b = context.blueprint();
+    let mut wanted: Vec<_> = with(out, source).chain(with(come, target)).collect();
+    for k in &b.key_tables {
+        let Some(oid) = catalog::find(&context.control, &k.name).await? else { continue };
+        let name = if ending == Direction::Forward { key_table::waiting(k) } else { k.index.clone() };
+        wanted.push((k.name.sibling(name), oid));
+    }
     let found = pg::not_of(&context.control, &wanted).await?;
     if found.is_empty() {
         return Ok(());

@@ -12,6 +12,7 @@ use crate::pg::transaction::{READ_COMMITTED, all, query_text, transaction};
 use crate::pg::{objects, store};
 use crate::phase::partition::PartitionJob;
 use crate::plan::partitioning::{scheme, template};
+use crate::sql::key_table::triggers;
 use crate::sql::{capture, copy, drain, prepare as sql};
 use tokio_postgres::Client;
 
@@ -41,6 +42,7 @@ pub async fn extend(context: &PartitionJob) -> Result<()> {
         statements.extend(sql::partition(&b, partition));
         if built {
             statements.extend(capture::create_truncate_trigger(&b, &partition.name));
+            statements.extend(b.key_tables.iter().flat_map(|k| triggers::on_leaf(k, &partition.name)));
         }
     }
     let made: Vec<_> = missing.iter().map(|partition| partition.name.clone()).collect();

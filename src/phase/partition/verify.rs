@@ -37,7 +37,7 @@ use crate::phase::job::kind::differs;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::{chunks, workers};
 use crate::phase::partition::deficit::Deficit;
-use crate::phase::partition::{PartitionJob, capture, drain, verify_chunks};
+use crate::phase::partition::{PartitionJob, capture, drain, key_tables, verify_chunks};
 use crate::sql::{copy as copy_sql, drain as drain_sql, from_source, store as store_sql, verify as sql};
 
 /// The size of the first ranges in bytes, estimated from the mean size of a row.
@@ -135,6 +135,7 @@ pub async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     meter.count("rows", u64::try_from(rows).unwrap_or(0), 0);
     let sizer = sizer(context, &dimension, rows, bytes);
     let tally = sums(context, &b, &dimension, sizer, &meter).await?;
+    key_tables::compare(context).await?;
     let suspects = tally.suspects.len();
     let findings = look_again(context, &b, &dimension.columns, tally.suspects, &meter).await?;
     let report = report(context, &b, &sides, &findings, tally.rows_source, tally.rows_target).await?;

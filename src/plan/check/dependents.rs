@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::words::Words;
-use super::{Found, Report};
+use super::{Found, Report, key_tables};
 use crate::model::dependent::OtherDefault;
 use crate::model::ident::{Ident, literal, plain, plain_list};
+use crate::model::key_table::KeyTable;
 use crate::model::number;
 use crate::model::table::{ForeignKey, Index, Sequence, Table};
 use crate::plan::{IncomingKeys, Partitioning};
@@ -184,12 +185,20 @@ pub(super) fn incoming(
     report: &mut Report,
     plan: &Partitioning,
     table: &Table,
+    key_tables: &[KeyTable],
     version: i32,
 ) -> (Vec<ForeignKey>, Vec<ForeignKey>) {
     let by = Ident::new(&plan.by);
     let (mut carried, mut dropped) = (Vec::new(), Vec::new());
     for key in &table.referenced_by {
-        let why = match unfit(plan, table, &by, key, version) {
+        let kept = plan.incoming_keys == IncomingKeys::Keep
+            && key_tables.iter().any(|k| Some(&k.index) == key.index.as_ref());
+        if kept {
+            key_tables::deferrals(report, key);
+        }
+        let unfit =
+            if kept { partitioned_child(key, version) } else { unfit(plan, table, &by, key, version) };
+        let why = match unfit {
             None => {
                 carried.push(key.clone());
                 continue;
@@ -218,7 +227,7 @@ pub(super) fn incoming(
                 &name,
                 message,
                 format!(
-                    "drop it at the swap with [dependents] incoming_fk = \"drop\", or drop it by hand: \
+                    "keep it with a key table: [dependents] incoming_fk = \"keep\", and keep_unique not false; drop it at the swap with [dependents] incoming_fk = \"drop\", or drop it by hand: \
                      {drop}; or change it so that it also references {}",
                     plain(by.as_str())
                 ),
@@ -249,14 +258,15 @@ fn unfit(plan: &Partitioning, table: &Table, by: &Ident, key: &ForeignKey, versi
                 .into(),
         );
     }
-    if key.from_partitioned && version < NOT_VALID_ON_PARTITIONED {
-        return Some(
-            "before PostgreSQL 18, a foreign key of a partitioned table cannot be moved without a long \
-             lock"
-                .into(),
-        );
-    }
-    None
+    partitioned_child(key, version)
+}
+
+/// The reason why a foreign key of a partitioned table cannot be moved; none if it can, or the table is not partitioned.
+fn partitioned_child(key: &ForeignKey, version: i32) -> Option<String> {
+    (key.from_partitioned && version < NOT_VALID_ON_PARTITIONED).then(|| {
+        "before PostgreSQL 18, a foreign key of a partitioned table cannot be moved without a long lock"
+            .into()
+    })
 }
 
 fn views(report: &mut Report, table: &Table) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::key_tables::UniqueFacts;
 use super::surroundings::Surroundings;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::state::State;
@@ -86,6 +87,8 @@ pub struct Found {
     pub names: BTreeMap<Ident, String>,
     /// The names of prepared transactions that hold a lock on it.
     pub prepared: Vec<String>,
+    /// What its key tables follow from.
+    pub keys: UniqueFacts,
     /// The users of the table.
     pub around: Surroundings,
 }

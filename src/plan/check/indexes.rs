@@ -1,7 +1,7 @@
 //! Reports indexes that a partitioned table cannot have.
 
-use super::{Report, key, nearest};
-use crate::model::ident::{Ident, plain, plain_list};
+use super::{Report, key, key_tables, nearest};
+use crate::model::ident::{Ident, plain};
 use crate::model::table::{Index, Table};
 use crate::plan::Partitioning;
 
@@ -30,7 +30,11 @@ pub(super) fn check(
             );
         } else if index.exclusion.is_some() {
             exclusion(report, table, index, &by, version);
-        } else if index.unique && !dropped && future_key.is_none_or(|k| k.name != index.name) {
+        } else if index.unique
+            && !dropped
+            && future_key.is_none_or(|k| k.name != index.name)
+            && !key_tables::is_wanted(plan, table, key, index)
+        {
             lacking(report, index, &by);
         }
     }
@@ -83,7 +87,10 @@ fn clustered(report: &mut Report, table: &Table) {
 fn lacking(report: &mut Report, index: &Index, by: &Ident) {
     let what = if index.constraint.is_empty() { "unique index" } else { "unique constraint" };
     let (name, column) = (plain(index.name.as_str()), plain(by.as_str()));
-    let hint = format!("add {column} to it, or give up the guarantee: list it under [partition] drop_unique");
+    let hint = format!(
+        "keep it with a key table: list it under [partition] keep_unique; or add {column} to it; or give up the guarantee: \
+         list it under drop_unique"
+    );
     match &index.columns {
         Some(columns) if columns.contains(by) => {}
         Some(_) => report.error(
@@ -96,7 +103,7 @@ fn lacking(report: &mut Report, index: &Index, by: &Ident) {
             "unique_on_expression",
             &name,
             format!("{what} {name} is on an expression and cannot be enforced across partitions"),
-            "give up the guarantee: list it under [partition] drop_unique",
+            "keep it with a key table: list it under [partition] keep_unique; or give up the guarantee: list it under drop_unique",
         ),
     }
 }
@@ -135,10 +142,7 @@ fn dropped(report: &mut Report, table: &Table, key: Option<&Index>, name: &str) 
 /// Says what follows from giving up a guarantee: the index stays, and is not unique.
 fn given_up(report: &mut Report, index: &Index) {
     let name = plain(index.name.as_str());
-    let of = index
-        .columns
-        .as_ref()
-        .map_or_else(|| "the values of its expression".to_owned(), |c| format!("({})", plain_list(c)));
+    let of = key_tables::columns(index);
     report.warning(
         "unique_given_up",
         &name,

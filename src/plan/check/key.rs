@@ -106,6 +106,9 @@ pub(super) fn note(report: &mut Report, b: &Blueprint) {
         );
         return;
     }
+    if b.key_table(&b.key_index).is_some() {
+        return;
+    }
     let wide = plain_list(b.place_columns().iter().map(|c| &c.name));
     report.warning(
         "key_widened",

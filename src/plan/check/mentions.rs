@@ -64,6 +64,18 @@ fn constructs(b: &Blueprint) -> Vec<Construct<'_>> {
             },
         );
     }
+    let kept = b.table.indexes.iter().filter(|i| b.key_table(&i.name).is_some() && i.name != b.key_index);
+    for columns in kept.filter_map(|index| index.columns.as_ref()) {
+        let listed = plain_list(columns);
+        all.push(Construct {
+            code: "on_conflict_key",
+            message: format!(
+                "ON CONFLICT ({listed}) fails after the swap, because the unique constraint on ({listed}) belongs to a key table"
+            ),
+            hint: "remove the clause, and handle the error unique_violation (23505) instead".to_owned(),
+            is_in: Box::new(move |words| words.arbiter_is(&b.table.name, columns)),
+        });
+    }
     let given_up = b.table.indexes.iter().filter(|i| b.drop_unique.contains(&i.name));
     for columns in given_up.filter_map(|index| index.columns.as_ref()) {
         let listed = plain_list(columns);

@@ -11,6 +11,7 @@ mod facts;
 mod finishing;
 mod indexes;
 mod key;
+mod key_tables;
 mod mentions;
 mod named;
 mod names;
@@ -39,6 +40,7 @@ pub use facts::{
     Facts, ForeignView, Found, OpenJob, Relation, Rights, SchemaRights, Server, SessionLimit, Size, Values,
 };
 pub use finishing::{FinishTrial, Referenced, Standing};
+pub use key_tables::UniqueFacts;
 pub use named::{Named, named};
 pub use retype::{ColumnFacts, Rehearsal, rehearsed, retype};
 pub use sampled::{sample_untried, sampled};
@@ -137,9 +139,10 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
     let partitions = column::check(&mut report, partitioning, found);
     let by = Ident::new(&partitioning.by);
     indexes::check(&mut report, partitioning, table, key, facts.server.version);
+    let key_tables = key_tables::check(&mut report, partitioning, found, key);
     constraints::check(&mut report, found, facts.server.version);
     let (incoming, incoming_dropped) =
-        dependents::incoming(&mut report, partitioning, table, facts.server.version);
+        dependents::incoming(&mut report, partitioning, table, &key_tables, facts.server.version);
     dependents::check(&mut report, found, &by, key);
     triggers::check(&mut report, found, &by);
     dependents::options(&mut report, found);
@@ -155,6 +158,7 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
         partitions,
         default: partitioning.default.then(|| table.name.sibling(table.name.name.with_suffix("_default"))),
         drop_unique: partitioning.drop_unique.iter().map(Ident::new).collect(),
+        key_tables,
         incoming,
         incoming_dropped,
         keys_on_leaves: facts.server.version < dependents::NOT_VALID_ON_PARTITIONED,

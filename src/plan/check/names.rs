@@ -118,10 +118,21 @@ fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
     for index in b.carried_indexes() {
         let shown = plain(index.name.as_str());
         all.push((index.name.with_suffix("_new"), format!("index {shown} of the partitioned table")));
+        if b.table.indexes.iter().all(|own| own.name != index.name) {
+            all.push((
+                index.name.clone(),
+                format!("index {shown} of the partitioned table (after the swap)"),
+            ));
+        }
         let of_leaf =
             |leaf: &&Ident| (b.leaf_index_name(leaf, &index.name), format!("index {shown} of a partition"));
         // The server chooses free names for the indexes of an exclusion constraint.
         all.extend(leaves.iter().filter(|_| index.exclusion.is_none()).map(of_leaf));
+    }
+    for k in &b.key_tables {
+        let shown = plain(k.index.as_str());
+        all.push((k.name.name.clone(), format!("the key table of {shown}")));
+        all.push((k.index.with_suffix("_new"), format!("the constraint of the key table of {shown}")));
     }
     for sequence in b.table.sequences.iter().filter(|s| s.identity) {
         let shown = plain(sequence.name.name.as_str());

@@ -1,6 +1,6 @@
 //! Checks the recipients of the table's changes: subscribers, and other consumers of logical decoding.
 
-use super::{Found, Published, Report};
+use super::{Found, Published, Report, key_tables};
 use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::number;
 use crate::model::table::{Index, ReplicaIdentity};
@@ -102,6 +102,23 @@ fn identity(report: &mut Report, plan: &Partitioning, found: &Found, key: Option
     let (name, column) = (plain(index.name.as_str()), plain(by.as_str()));
     let chosen = matches!(table.replica_identity, ReplicaIdentity::Index(_));
     let published = found.around.publications.iter().any(|p| p.changes);
+    let kept = chosen
+        && key.is_none_or(|key| key.name != index.name)
+        && key_tables::is_wanted(plan, table, key, index);
+    if kept {
+        report.error(
+            "replica_identity",
+            &name,
+            format!(
+                "{name} is the replica identity, but a key table keeps it unique, not the partitioned table"
+            ),
+            format!(
+                "choose another replica identity: alter table {} replica identity using index ...",
+                table.name.plain()
+            ),
+        );
+        return;
+    }
     if plan.drop_unique.iter().any(|n| n == index.name.as_str()) {
         if chosen || published {
             report.error(

@@ -6,9 +6,12 @@ use insta::assert_snapshot;
 
 use super::*;
 use crate::model::fixture::petri;
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::key_table::{UniqueColumn, UniqueIndex};
+use crate::model::table::{ForeignKey, Table};
 
-const PLAN: &str = "table = 'petri_observations'\n[partition]\nby = 'created_at'\nevery = 'month'\n";
+const PLAN: &str =
+    "table = 'petri_observations'\n[partition]\nby = 'created_at'\nevery = 'month'\nkeep_unique = false\n";
 
 fn plan(more: &str) -> Plan {
     Plan::parse(&format!("{PLAN}{more}"), "plan.toml").unwrap()
@@ -60,11 +63,31 @@ pub(in crate::plan) fn facts() -> Facts {
             size,
             names: BTreeMap::new(),
             prepared: Vec::new(),
+            keys: unique_facts(&petri()),
             around: Surroundings::default(),
         })),
         jobs: Vec::new(),
         fill_triggers: Vec::new(),
     }
+}
+
+/// What the server tells about the table's unique indexes.
+fn unique_facts(table: &Table) -> UniqueFacts {
+    let column = |name: &Ident| UniqueColumn {
+        column: Some(name.clone()),
+        expression: plain(name.as_str()),
+        sql_type: table.column(name).unwrap().sql_type.clone(),
+        collation: None,
+        composite: false,
+        operator_schema: Some(Ident::new("pg_catalog")),
+        input_type: table.column(name).unwrap().base_type.clone(),
+    };
+    let unique = table.indexes.iter().filter(|i| i.unique).map(|i| UniqueIndex {
+        index: i.name.clone(),
+        columns: i.columns.iter().flatten().map(column).collect(),
+        condition: None,
+    });
+    UniqueFacts { indexes: unique.collect(), ambiguous: Vec::new() }
 }
 
 fn found(facts: &mut Facts) -> &mut Found {
@@ -269,4 +292,36 @@ fn the_nearest_table_is_named() {
     assert_eq!(near(&[("public", "orders"), ("Shop", "Order")]), "did you mean \"Shop\".\"Order\"?");
     assert_eq!(near(&[("public", "customers"), ("public", "orders")]), "did you mean public.orders?");
     assert!(near(&[("public", "customers")]).starts_with("write the name as in SQL"));
+}
+
+#[test]
+fn a_key_table_keeps_what_the_application_may_rely_on() {
+    let mut facts = facts();
+    let wanted = |plan: &Plan, facts: &Facts| {
+        let (_, blueprint) = check(plan, plan.partitioning().unwrap(), facts);
+        blueprint.unwrap().key_tables.iter().map(|k| k.name.plain()).collect::<Vec<_>>()
+    };
+    let kept = ["public.petri_observations_pkey_keys"];
+    let parsed = |more: &str| Plan::parse(&PLAN.replace("keep_unique = false\n", more), "plan.toml").unwrap();
+    assert_eq!(wanted(&parsed(""), &facts), kept);
+    assert_eq!(wanted(&parsed("keep_unique = false\n"), &facts), [""; 0]);
+    // Values from a sequence are not repeated, unless foreign keys need the constraint.
+    found(&mut facts).table.columns[0].default = Some("nextval('s'::regclass)".into());
+    assert_eq!(wanted(&parsed(""), &facts), [""; 0]);
+    assert_eq!(wanted(&parsed("keep_unique = true\n"), &facts), kept);
+    assert_eq!(wanted(&parsed("keep_unique = ['petri_observations_pkey']\n"), &facts), kept);
+    let reference = ForeignKey {
+        name: Ident::new("c_fkey"),
+        table: QualifiedName::new("public", "c"),
+        references: found(&mut facts).table.name.clone(),
+        definition: "FOREIGN KEY (o) REFERENCES public.petri_observations(observation_id)".into(),
+        validated: true,
+        comment: None,
+        index: Some(Ident::new("petri_observations_pkey")),
+        from_partitioned: false,
+        to_unlogged: false,
+    };
+    found(&mut facts).table.referenced_by.push(reference);
+    assert_eq!(wanted(&parsed(""), &facts), kept);
+    assert_eq!(wanted(&parsed("[dependents]\nincoming_fk = 'drop'\n"), &facts), [""; 0]);
 }

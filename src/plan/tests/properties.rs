@@ -11,8 +11,8 @@ use crate::plan::backfill::Added;
 use crate::plan::settings::Settings;
 use crate::plan::throttle::tests::throttle;
 use crate::plan::{
-    Backfill, Finish, IncomingKeys, KeepFilled, LockBudget, OldSnapshots, Order, Partitioning, Plan,
-    Retention, RetentionAction, Retype, RowComparison, Task, When, Workers,
+    Backfill, Finish, IncomingKeys, KeepFilled, KeepUnique, LockBudget, OldSnapshots, Order, Partitioning,
+    Plan, Retention, RetentionAction, Retype, RowComparison, Task, When, Workers,
 };
 
 fn every() -> impl Strategy<Value = Every> {
@@ -71,6 +71,9 @@ prop_compose! {
         ahead in 0..=1000_u32,
         names in prop::option::of("\\PC{1,20}"),
         default in any::<bool>(),
+        keep_unique in prop_oneof![
+            Just(KeepUnique::Needed), Just(KeepUnique::All), Just(KeepUnique::None), Just(KeepUnique::Listed(vec!["u".to_owned()]))
+        ],
         drop_unique in prop::collection::btree_set("[^\0]{1,15}", 0..3),
         kept in prop::option::of((1..=99_u32, prop::sample::select(RetentionAction::ALL.to_vec()))),
     ) -> Partitioning {
@@ -80,7 +83,7 @@ prop_compose! {
             Retention { keep, how }
         });
         Partitioning {
-            by, every, timezone, from, to, ahead, names, default, drop_unique, order, verify, incoming_keys, retention,
+            by, every, timezone, from, to, ahead, names, default, keep_unique, drop_unique, order, verify, incoming_keys, retention,
         }
     }
 }

@@ -72,6 +72,7 @@ pub(super) fn works() -> Vec<PhaseWork> {
             TableWork::RemoveChangedRows { again: false },
             TableWork::RemoveChangedRows { again: true },
             TableWork::BuildPartitionIndexes { indexes: 1, partitions: 24 },
+            TableWork::BuildKeyTable { table: s("public.t_email_key_keys"), index: s("t_email_key") },
             TableWork::Analyze,
             TableWork::ApplyChanges,
             TableWork::CompareTables { source: t(), target: s("public.t_new") },
@@ -261,6 +262,7 @@ fn swap_changes() -> impl Iterator<Item = SwapChange> {
     [
         SwapChange::Partitioned { table: s("public.t"), column: s("at"), partitions: 24 },
         SwapChange::KeyWidened { key: s("t_pkey"), columns: vec![s("id"), s("at")] },
+        SwapChange::KeyTable { index: s("t_email_key"), table: s("public.t_email_key_keys") },
         SwapChange::UniqueGivenUp { index: s("t_serial_key") },
         SwapChange::StorageParametersOnPartitions,
         SwapChange::ClusterOnPartitions,

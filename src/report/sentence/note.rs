@@ -107,6 +107,7 @@ fn swap_change(change: &SwapChange) -> String {
             format!("{table} is partitioned by {column} into {}", counted(*partitions, "partition"))
         }
         SwapChange::KeyWidened { key, columns } => format!("key {key} is on ({})", columns.join(", ")),
+        SwapChange::KeyTable { index, table } => format!("key table {table} keeps {index} unique"),
         SwapChange::UniqueGivenUp { index } => format!("index {index} is no longer unique"),
         SwapChange::StorageParametersOnPartitions => {
             "storage parameters are set on each partition".to_owned()

@@ -38,6 +38,9 @@ fn table(work: &TableWork) -> String {
             let partitions = counted(*partitions, "partition");
             format!("building {} on each of {partitions}", plural(*indexes, "index", "indexes"))
         }
+        TableWork::BuildKeyTable { table, index } => {
+            format!("building key table {table}, which keeps {index} unique")
+        }
         TableWork::Analyze => {
             "vacuuming and analyzing the partitions, so that queries are planned well from the start"
                 .to_owned()

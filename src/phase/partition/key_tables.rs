@@ -1,0 +1,194 @@
+//! Builds the key tables after the indexes, and checks that they match the partitioned table. From then on, triggers of
+//! that table keep them level, also for the rows that a drain writes.
+
+use crate::error::{Error, Kind, Result};
+use crate::event::{PhaseOutcome, TableWork};
+use crate::failpoint;
+use crate::model::blueprint::Direction;
+use crate::model::ident::QualifiedName;
+use crate::model::key_table::KeyTable;
+use crate::model::objects::Role;
+use crate::model::untrusted_code::Access;
+use crate::pg::catalog::{self, Leaf};
+use crate::pg::objects as pg;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::phase::job::meter::Meter;
+use crate::phase::job::workers;
+use crate::phase::partition::{PartitionJob, scrub};
+use crate::sql::key_table::{self as sql, triggers};
+
+/// The number of keys that an error names.
+const NAMED: u32 = 5;
+
+/// Builds the key tables that do not exist yet. The target is not written meanwhile.
+///
+/// # Errors
+/// A name is taken, or the server returned an error.
+pub async fn build(context: &PartitionJob, leaves: &[Leaf]) -> Result<()> {
+    let b = context.blueprint();
+    let mut scrubbed = false;
+    for k in &b.key_tables {
+        if is_complete(context, k).await? {
+            continue;
+        }
+        if !scrubbed {
+            // The target may have the old and the new row of a key that was changed. Without changed rows, it has the
+            // rows of one moment, which are unique. The drain copies the others again.
+            scrub::before_drain(context).await?;
+            scrubbed = true;
+        }
+        let work = TableWork::BuildKeyTable { table: k.name.plain(), index: k.index.as_str().to_owned() };
+        let mut meter = Meter::begin(context, work);
+        meter.count("partitions", leaves.len() as u64, 0);
+        create(context, k).await?;
+        failpoint!("index.key_table");
+        fill(context, k, leaves, &meter).await?;
+        complete(context, k, leaves).await?;
+        failpoint!("index.key_table_done");
+        meter.end(PhaseOutcome::Completed);
+    }
+    Ok(())
+}
+
+/// Whether the key table has its constraint, which is created last.
+async fn is_complete(context: &PartitionJob, k: &KeyTable) -> Result<bool> {
+    let client = &context.control;
+    let Some(oid) = catalog::find(client, &k.name).await? else { return Ok(false) };
+    owned(context, k, oid).await?;
+    Ok(client.query_one(sql::HAS_CONSTRAINT, &[&oid, &sql::waiting(k).as_str()]).await?.get(0))
+}
+
+/// Fails if another object has the name of the key table.
+async fn owned(context: &PartitionJob, k: &KeyTable, oid: u32) -> Result<()> {
+    if pg::recorded(&context.control, context.job.id).await?.made(Role::KeyTable, oid) {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "table {} exists, and job {} did not create it",
+        k.name.plain(),
+        context.job.name
+    ))
+    .hint("rename or drop it, and run the same command again"))
+}
+
+/// Creates the key table and its functions, or empties the one that an interrupted attempt left.
+async fn create(context: &PartitionJob, k: &KeyTable) -> Result<()> {
+    let (client, b, job) = (&context.control, context.blueprint(), context.job.id);
+    let statements = match catalog::find(client, &k.name).await? {
+        Some(_) => vec![sql::empty(k)],
+        None => sql::create(&b, k),
+    };
+    context
+        .retrying(&format!("create key table {}", k.name.plain()), async || {
+            transaction(client, READ_COMMITTED, async |client| {
+                all(client, &statements).await?;
+                pg::record(client, job, Role::KeyTable, &k.name).await?;
+                for function in triggers::function_names(&b, k) {
+                    pg::record_function(client, job, Role::KeyFunction, &function).await?;
+                }
+                Ok(())
+            })
+            .await
+        })
+        .await
+}
+
+/// Inserts the keys, partition by partition.
+async fn fill(context: &PartitionJob, k: &KeyTable, leaves: &[Leaf], meter: &Meter<'_>) -> Result<()> {
+    let b = context.blueprint();
+    let names: Vec<QualifiedName> = leaves.iter().map(|leaf| leaf.name.clone()).collect();
+    let what = |leaf: &QualifiedName| format!("insert the keys of {} into {}", leaf.plain(), k.name.plain());
+    workers::each(context, what, names, async |session, leaf| {
+        transaction(session, READ_COMMITTED, async |client| {
+            // The expressions of the index are evaluated.
+            context.check_untrusted_code(client, std::slice::from_ref(&b.table.name), Access::Copies).await?;
+            all(client, &sql::fill(&b, k, &leaf)).await
+        })
+        .await?;
+        meter.add(1);
+        failpoint!("index.key_table_filled");
+        Ok(())
+    })
+    .await
+}
+
+/// Creates the constraint and the triggers, and gathers statistics.
+async fn complete(context: &PartitionJob, k: &KeyTable, leaves: &[Leaf]) -> Result<()> {
+    let (client, b) = (&context.control, context.blueprint());
+    let names: Vec<QualifiedName> = leaves.iter().map(|leaf| leaf.name.clone()).collect();
+    let statements = sql::complete(&b, k, &names);
+    context
+        .retrying(&format!("create the constraint of key table {}", k.name.plain()), async || {
+            transaction(client, READ_COMMITTED, async |client| all(client, &statements).await).await
+        })
+        .await?;
+    Ok(client.batch_execute(&sql::vacuum(k)).await?)
+}
+
+/// Fails if a key table does not match the partitioned table. Both are read with one snapshot.
+///
+/// # Errors
+/// The keys that only one of them has; triggers that are disabled or missing; or the server returned an error.
+pub async fn compare(context: &PartitionJob) -> Result<()> {
+    let (client, b) = (&context.control, context.blueprint());
+    if b.key_tables.is_empty() {
+        return Ok(());
+    }
+    let table = match context.direction() {
+        Direction::Forward => b.target(),
+        Direction::Reverse => b.table.name.clone(),
+    };
+    let oid = catalog::must_find(client, &table).await?;
+    for k in &b.key_tables {
+        let missing = |what: &str| {
+            Error::failed(format!(
+                "key table {} is no longer kept level with {}",
+                k.name.plain(),
+                table.plain()
+            ))
+            .cause(what.to_owned())
+            .hint(context.way_out())
+        };
+        let Some(own) = catalog::find(client, &k.name).await? else {
+            return Err(missing("it does not exist"));
+        };
+        owned(context, k, own).await?;
+        let functions: Vec<String> =
+            triggers::function_names(&b, k).iter().map(|name| name.name.as_str().to_owned()).collect();
+        let schema = k.name.schema.as_str();
+        let row = client.query_one(sql::TRIGGERS, &[&oid, &schema, &functions]).await?;
+        let (found, disabled): (i64, i64) = (row.get(0), row.get(1));
+        if found != triggers::on_table(&b, k) || disabled > 0 {
+            return Err(missing(
+                "triggers of the key table were dropped or disabled, or are not enabled as ALWAYS",
+            ));
+        }
+        transaction(client, READ_COMMITTED, async |client| {
+            context.check_untrusted_code(client, std::slice::from_ref(&table), Access::Copies).await?;
+            let row = client.query_one(&sql::compare(k, &table), &[]).await?;
+            let side = |i: usize| (row.get::<_, i64>(i), row.get::<_, i64>(i + 1));
+            if side(0) == side(2) {
+                return Ok(());
+            }
+            let rows = client.query(&sql::differences(k, &table, NAMED), &[]).await?;
+            let named: Vec<String> = rows
+                .iter()
+                .map(|row| format!("{} only in the {}", row.get::<_, &str>(1), row.get::<_, &str>(0)))
+                .collect();
+            Err(differ(context, k, &table, &named))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn differ(context: &PartitionJob, k: &KeyTable, table: &QualifiedName, named: &[String]) -> Error {
+    Error::new(Kind::Differs, format!("key table {} and {} do not have the same keys", k.name.plain(), table.plain()))
+        .cause(format!("among them: {}", named.join("; ")))
+        .hint(format!(
+            "rows were written while triggers were disabled, or a partition was attached or detached by hand: add its keys \
+             with {0}_add or remove them with {0}_remove; or {1}",
+            k.name.plain(),
+            context.way_out()
+        ))
+}
