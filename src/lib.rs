@@ -53,6 +53,7 @@
 //! | partition job | `blueprint`, `partition` | `partitioning` | `prepare`, `index` | | `partition` |
 //! | backfill | `filling` | `backfill` | `fill`, `finish` | `trial`, `update_trial`, `finish_trial`, `sample` | `backfill` |
 //! | retype | `retyping` | `retype`, `check::retype` | `retype` | `rehearsal` | `retype` |
+//! | objects that refer to a retyped column | `rebound` | `check::retype` | `retype::rebound` | `rehearsal` | `retype::counterparts` |
 //! | maintain | `maintained`, `partition::ahead` | `retention` | `maintain` | | `maintain` |
 //! | what depends on the kind of a job | `design` | `task` | `script` | `store` | `job::kind` |
 //! | states and steps | `state` | | `store` | `store`, `status` | `job::driver` |
@@ -63,7 +64,7 @@
 //! | trial of rows in preflight | `sample` | `check::sampled` | `row_trial`, `sample` | `row_trial`, `sample` | |
 //! | definitions that are created again | | | `recreated`, `references` | `references` | |
 //! | what is carried over, for `check -v` | `inventory` | `check::dependents` | | | |
-//! | objects that refer to the table | `dependent` | `check::dependents` | `dependent`, `matview` | | `partition::after_exchange` |
+//! | objects that refer to the table | `dependent` | `check::dependents` | `dependent`, `matview` | | `partition::after_exchange`, `job::matviews` |
 //! | foreign keys | `orphans`, `remade_keys` | `check::dependents` | `foreign_key`, `orphans` | `orphans` | `job::foreign_keys` |
 //! | additions by event triggers | | | `strip`, `additions` | | `job::additions` |
 //! | copy, chunk size | `sizer`, `key`, `ledger_gaps` | | `copy` | `store` | `partition::copy`, `job::chunks` |

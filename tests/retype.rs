@@ -1,5 +1,6 @@
 //! Column type changes while applications write: swap, rollback, swap and finalize.
 
+mod rebound;
 mod refusals;
 mod shop;
 

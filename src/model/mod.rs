@@ -31,6 +31,7 @@ pub mod pace;
 pub mod partition;
 pub mod plan_sql;
 pub mod post_swap_diff;
+pub mod rebound;
 pub mod remade_keys;
 pub mod resync;
 pub mod retry_limit;

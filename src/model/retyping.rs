@@ -9,11 +9,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::blueprint::{Direction, SCHEMA};
+use super::dependent::Matview;
 use super::difference::{Between, Difference, differences};
 use super::filling::{Filling, Finishing, NewColumn};
 use super::grant::Grant;
 use super::ident::{Ident, QualifiedName, plain};
 use super::plan_sql::PlanSql;
+use super::rebound::Rebound;
 use super::remade_keys;
 use super::table::{Column, ForeignKey, Index, Table};
 
@@ -54,6 +56,9 @@ pub struct Retyping {
     pub comparable: bool,
     /// The settings of the plan's SQL.
     pub sql: PlanSql,
+    /// The objects that refer to the column by its number. An exchange uses those that exist then.
+    #[serde(default)]
+    pub rebound: Rebound,
 }
 
 /// Attributes of a column other than its type and constraints.
@@ -126,9 +131,9 @@ impl Retyping {
         name.with_suffix(suffix(direction))
     }
 
-    /// The same, with CLUSTER using the index that it uses in `now`.
-    pub fn clustered_as(&self, now: &Table) -> Self {
-        let mut changed = self.clone();
+    /// The same, with CLUSTER using the index that it uses in `now`, and with the current objects that refer to the column.
+    pub fn as_now(&self, now: &Table, rebound: &Rebound) -> Self {
+        let mut changed = Self { rebound: rebound.clone(), ..self.clone() };
         for one in &mut changed.indexes {
             one.index.clustered = now.indexes.iter().any(|i| i.name == one.index.name && i.clustered);
         }
@@ -226,6 +231,21 @@ impl Retyping {
             }
         }
         all
+    }
+
+    /// The same, with the other tables and the views that refer to the column.
+    pub fn locked_with_rebound(&self) -> Vec<QualifiedName> {
+        let mut all = self.locked();
+        all.extend(
+            self.rebound.tables(&self.table.name).into_iter().filter(|table| !self.locked().contains(table)),
+        );
+        all.extend(self.rebound.view_names());
+        all
+    }
+
+    /// The materialized views that refer to the column, as they were when the job was planned.
+    pub fn matviews(&self) -> impl Iterator<Item = &Matview> {
+        self.table.dependents.matviews.iter().filter(|m| self.rebound.matviews.contains(&m.view.name))
     }
 
     /// The table without the objects that the job created on it, and without the inactive column, which depends on
@@ -445,6 +465,7 @@ pub(crate) mod tests {
             casts: true,
             comparable: true,
             sql: crate::model::plan_sql::tests::resolved(),
+            rebound: Rebound::default(),
             table,
         }
     }

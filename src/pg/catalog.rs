@@ -4,10 +4,12 @@ use tokio_postgres::{Client, Statement};
 
 use crate::error::{Error, Result};
 use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::rebound::Rebound;
 use crate::model::table::Table;
 use crate::plan::check::ColumnFacts;
 use crate::sql::catalog as sql;
 use crate::sql::retype::facts;
+use crate::sql::retype::rebound::objects;
 
 /// A leaf of a partitioned table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,13 +62,7 @@ pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Resul
         .await?
         .ok_or_else(|| Error::failed(format!("the relation with oid {oid} no longer exists")))?;
     let json: serde_json::Value = row.get(0);
-    serde_json::from_value(json).map_err(|e| {
-        Error::failed(
-            "the result of a catalog query could not be \
-            parsed",
-        )
-        .caused_by(e)
-    })
+    serde_json::from_value(json).map_err(|e| unexpected().caused_by(e))
 }
 
 /// What depends on a column of the relation with that oid.
@@ -74,17 +70,31 @@ pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Resul
 /// # Errors
 /// The relation does not exist, or the catalog returned something unexpected.
 pub async fn column(client: &Client, oid: u32, name: &Ident) -> Result<ColumnFacts> {
-    let row = client
-        .query_opt(facts::COLUMN, &[&oid, &name.as_str()])
-        .await?
-        .ok_or_else(|| Error::failed(format!("column {} no longer exists", plain(name.as_str()))))?;
-    serde_json::from_value(row.get(0)).map_err(|e| {
-        Error::failed(
-            "the result of a catalog query could not be \
-            parsed",
-        )
-        .caused_by(e)
-    })
+    let facts = existing_column(client, oid, name).await?;
+    facts.ok_or_else(|| Error::failed(format!("column {} no longer exists", plain(name.as_str()))))
+}
+
+/// As [`column`]; none if there is no such column.
+///
+/// # Errors
+/// As [`column`].
+pub async fn existing_column(client: &Client, oid: u32, name: &Ident) -> Result<Option<ColumnFacts>> {
+    let Some(row) = client.query_opt(facts::COLUMN, &[&oid, &name.as_str()]).await? else { return Ok(None) };
+    let facts: ColumnFacts = serde_json::from_value(row.get(0)).map_err(|e| unexpected().caused_by(e))?;
+    Ok(Some(ColumnFacts { rebound: rebound(client, oid, name).await?, ..facts }))
+}
+
+/// The objects that refer to a column by its number.
+///
+/// # Errors
+/// As [`column`].
+pub async fn rebound(client: &Client, oid: u32, name: &Ident) -> Result<Rebound> {
+    let row = client.query_one(&objects(name), &[&oid]).await?;
+    serde_json::from_value(row.get(0)).map_err(|e| unexpected().caused_by(e))
+}
+
+fn unexpected() -> Error {
+    Error::failed("the result of a catalog query could not be parsed")
 }
 
 /// Leaves of a partitioned table, by name, the default one last.

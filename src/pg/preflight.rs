@@ -17,12 +17,11 @@ use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, ForeignKey, Table};
 use crate::model::untrusted_code::Access;
 use crate::plan::check::{
-    self, ColumnFacts, Facts, Found, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings,
-    TableTrial, Text, UniqueFacts, Values, Writes, Writing,
+    self, Facts, Found, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings, TableTrial,
+    Text, UniqueFacts, Values, Writes, Writing,
 };
 use crate::plan::partitioning;
 use crate::plan::{Backfill, Partitioning, Plan, Retype};
-use crate::sql::retype::facts as retype_sql;
 use crate::sql::{
     catalog as catalog_sql, from_source, key_table, preflight as sql, surroundings as around,
     trial as trial_sql, writing as writing_sql,
@@ -94,11 +93,10 @@ pub async fn retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Pre
     let facts = facts(client, plan.table(), "", Some(plan)).await?;
     let column = match &facts.relation {
         Relation::There(found) => {
-            client.query_opt(retype_sql::COLUMN, &[&found.table.oid, &retype.column]).await?
+            catalog::existing_column(client, found.table.oid, &Ident::new(&retype.column)).await?
         }
         Relation::Unread | Relation::Missing { .. } => None,
     };
-    let column: Option<ColumnFacts> = column.map(|row| understood(row.get(0))).transpose()?;
     let mut complete = true;
     let (mut findings, mut retyping) = check::retype(plan, retype, &facts, column.as_ref());
     if let (Some(retyping), Some(column)) = (&mut retyping, &column) {

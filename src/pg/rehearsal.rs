@@ -18,8 +18,10 @@ use crate::model::untrusted_code::Access;
 use crate::plan::check::{ColumnFacts, How, Rehearsal};
 use crate::sql::fill as fill_sql;
 use crate::sql::retype::facts::{self as sql, Side};
+use crate::sql::retype::rebound as rebound_sql;
 use crate::sql::row_trial as row_sql;
 
+use super::catalog;
 use super::refused::{is_passing, scans_probe};
 use super::resolve;
 use super::row_trial::{self, Attempt};
@@ -77,7 +79,45 @@ pub async fn rehearse(
     }
     r.sql = resolved;
     resolve::search_path(client, &mut r.sql, trust).await?;
+    client.batch_execute(READ_COMMITTED).await?;
+    let tried = rebound(client, r, trust, &mut rehearsal).await;
+    client.batch_execute("rollback").await?;
+    tried?;
     Ok(rehearsal)
+}
+
+/// Tries the objects that refer to the column on a temporary table with the table's name, in which the column has the new
+/// type.
+async fn rebound(client: &Client, r: &Retyping, trust: &[String], rehearsal: &mut Rehearsal) -> Result<()> {
+    if r.rebound.names().is_empty() || !rehearsal.refused.is_empty() {
+        return Ok(());
+    }
+    let mut oids = vec![r.table.oid];
+    oids.extend(&r.rebound.oids);
+    if let Err(error) = untrusted_code::check_recreated(client, &oids, trust).await {
+        let shown = "what depends on the column".to_owned();
+        rehearsal.refused.push((shown, error.message().to_owned()));
+        return Ok(());
+    }
+    let (table, column) = (&r.table.name, &r.column.name);
+    client.batch_execute(&rebound_sql::trial_path(table, &r.rebound)).await?;
+    let now = catalog::rebound(client, r.table.oid, column).await?;
+    let matviews = catalog::table(client, r.table.oid).await?.dependents.matviews;
+    let matviews: Vec<(QualifiedName, String)> = matviews
+        .into_iter()
+        .filter(|m| now.matviews.contains(&m.view.name))
+        .map(|m| (m.view.name, m.view.query))
+        .collect();
+    let mut created = Rehearsal::default();
+    let statements = rebound_sql::trial_table(table, column, &r.to).join(";\n");
+    attempt(client, &statements, String::new(), &mut created).await?;
+    if !created.refused.is_empty() {
+        return Ok(());
+    }
+    for (shown, statements) in rebound_sql::trials(table, &now, &matviews) {
+        attempt(client, &statements.join(";\n"), shown, rehearsal).await?;
+    }
+    Ok(())
 }
 
 async fn one_side(

@@ -15,6 +15,7 @@ use super::{definition, options};
 pub fn table() -> String {
     TABLE
         .replacen("{dependents}", super::dependent::CATALOG, 1)
+        .replace("{grants}", super::dependent::GRANTS)
         .replacen("{operator_schemas}", OPERATOR_SCHEMAS, 1)
         .replace("{sequence_owner_has_all}", &owner_has_all("s", "s"))
         .replace("{needs}", super::dependent::NEEDS)

@@ -93,20 +93,7 @@ pub const CATALOG: &str = r#"json_build_object(
       'populated', v.relispopulated,
       'access_method', (select amname from pg_am where oid = v.relam and amname <> 'heap'),
       'tablespace', (select spcname from pg_tablespace where oid = v.reltablespace),
-      'grants', coalesce((
-        select json_agg(json_build_object(
-          'role', case x.grantee when 0 then null else pg_get_userbyid(x.grantee) end,
-          'grantor', pg_get_userbyid(x.grantor),
-          'privilege', x.privilege_type, 'column', x.attname, 'grantable', x.is_grantable
-        ) order by x.attname nulls first, x.place)
-        from (
-          select a.*, null::name as attname from aclexplode(coalesce(v.relacl, acldefault('r', v.relowner))) with ordinality
-            a (grantor, grantee, privilege_type, is_grantable, place)
-          union all
-          select a.*, t.attname from pg_attribute t, aclexplode(t.attacl) with ordinality
-            a (grantor, grantee, privilege_type, is_grantable, place)
-          where t.attrelid = v.oid and t.attnum > 0
-        ) x), '[]'),
+      'grants', {grants},
       'columns', coalesce((
         select json_agg(json_build_object(
           'name', a.attname, 'comment', col_description(v.oid, a.attnum), 'statistics', nullif(a.attstattarget, -1)
@@ -140,6 +127,23 @@ pub const CATALOG: &str = r#"json_build_object(
       select w.ev_class from pg_depend d join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
       where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)), '[]')
 )"#;
+
+/// The privileges of the view `v`, including those of its owner, sorted by their dependencies
+/// ([`crate::model::grant::Grant`]).
+pub(super) const GRANTS: &str = "coalesce((
+        select json_agg(json_build_object(
+          'role', case x.grantee when 0 then null else pg_get_userbyid(x.grantee) end,
+          'grantor', pg_get_userbyid(x.grantor),
+          'privilege', x.privilege_type, 'column', x.attname, 'grantable', x.is_grantable
+        ) order by x.attname nulls first, x.place)
+        from (
+          select a.*, null::name as attname from aclexplode(coalesce(v.relacl, acldefault('r', v.relowner))) with ordinality
+            a (grantor, grantee, privilege_type, is_grantable, place)
+          union all
+          select a.*, t.attname from pg_attribute t, aclexplode(t.attacl) with ordinality
+            a (grantor, grantee, privilege_type, is_grantable, place)
+          where t.attrelid = v.oid and t.attnum > 0
+        ) x), '[]')";
 
 /// Creates the extended statistics of the target, with a name that the swap replaces.
 pub(super) fn statistics_of(b: &Blueprint, s: &Statistics) -> Vec<String> {
@@ -181,7 +185,12 @@ pub fn bind(b: &Blueprint, ending: Direction) -> Vec<String> {
     all
 }
 
-fn policy(name: &Ident, table: &QualifiedName, using: Option<&String>, check: Option<&String>) -> String {
+pub(super) fn policy(
+    name: &Ident,
+    table: &QualifiedName,
+    using: Option<&String>,
+    check: Option<&String>,
+) -> String {
     let using = using.map_or(String::new(), |e| format!(" using ({e})"));
     let check = check.map_or(String::new(), |e| format!(" with check ({e})"));
     format!("alter policy {name} on {table}{using}{check}")
@@ -194,7 +203,7 @@ pub(super) fn own_policies(b: &Blueprint) -> impl Iterator<Item = String> {
     conditional.map(|p| policy(&p.name, &b.table.name, p.using.as_ref(), p.check.as_ref()))
 }
 
-fn trimmed(statement: &str) -> String {
+pub(super) fn trimmed(statement: &str) -> String {
     statement.trim_end().trim_end_matches(';').to_owned()
 }
 

@@ -331,12 +331,14 @@ pub const HELD_MS: &str = "select (extract(epoch from pg_catalog.clock_timestamp
 
 /// Creates the function that returns the definition of the relation with oid `$1` ([`catalog::table`]) and the leaves
 /// of the relation with oid `$2`. The same session also calls it before it acquires the locks, so that its plans are
-/// cached: planning takes ten times as long as execution.
-pub fn create_definition(function: &QualifiedName) -> Vec<String> {
+/// cached: planning takes ten times as long as execution. `rebound` is a query for the objects that refer to a column by
+/// its number ([`crate::model::rebound::Rebound`]).
+pub fn create_definition(function: &QualifiedName, rebound: Option<&str>) -> Vec<String> {
+    let rebound = rebound.map_or(String::new(), |query| format!(", 'rebound', (\n{query})"));
     let body = format!(
         "begin
   return json_build_object('table', ({}), 'leaves', (
-{LEAVES}));
+{LEAVES}){rebound});
 end",
         catalog::table()
     );

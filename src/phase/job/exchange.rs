@@ -10,6 +10,7 @@ use crate::event::PhaseOutcome;
 use crate::failpoint;
 use crate::model::history::History;
 use crate::model::ident::QualifiedName;
+use crate::model::rebound::Rebound;
 use crate::model::state::State;
 use crate::model::table::Table;
 use crate::pg::lease;
@@ -32,6 +33,8 @@ pub struct Definition {
     pub table: Table,
     /// The leaves of the partitioned table.
     pub leaves: Vec<LeafDefinition>,
+    /// The objects that refer to the column by its number, for an exchange of columns.
+    pub rebound: Rebound,
 }
 
 /// A leaf partition.
@@ -74,13 +77,21 @@ pub struct Exchanger<'a> {
     /// the one that performs the exchange.
     there: RefCell<[Vec<String>; 2]>,
     in_turn: Cell<bool>,
+    /// The query for the objects that refer to the column by its number.
+    rebound: Option<String>,
 }
 
 impl<'a> Exchanger<'a> {
     /// Creates an exchanger that uses these names for its functions.
     pub fn new(driver: &'a Driver, function: QualifiedName, definition: QualifiedName) -> Self {
         let (there, in_turn) = (RefCell::default(), Cell::default());
-        Self { driver, function, definition, there, in_turn }
+        Self { driver, function, definition, there, in_turn, rebound: None }
+    }
+
+    /// The same, for an exchange of columns: `query` returns the objects that refer to the column by its number.
+    #[must_use]
+    pub fn with_rebound(self, query: String) -> Self {
+        Self { rebound: Some(query), ..self }
     }
 
     /// Creates functions, unless they already exist in the required form.
@@ -107,10 +118,12 @@ impl<'a> Exchanger<'a> {
         struct Found {
             table: Option<Table>,
             leaves: Vec<LeafDefinition>,
+            #[serde(default)]
+            rebound: Rebound,
         }
         let trust = self.driver.plan.trust();
         untrusted_code::check_recreated(&self.driver.control, &[source], trust).await?;
-        self.create(0, sql::create_definition(&self.definition)).await?;
+        self.create(0, sql::create_definition(&self.definition, self.rebound.as_deref())).await?;
         let statement = self.driver.prepared(&sql::definition(&self.definition)).await?;
         let row = self.driver.control.query_one(&statement, &[&source, &partitioned]).await?;
         let found: Found = serde_json::from_value(row.get(1)).map_err(|e| {
@@ -126,7 +139,11 @@ impl<'a> Exchanger<'a> {
                 exists"
             ))
         })?;
-        Ok(Definition { hash: row.get(0), source, partitioned, table, leaves: found.leaves })
+        let Found { leaves, rebound, .. } = found;
+        if !rebound.oids.is_empty() {
+            untrusted_code::check_recreated(&self.driver.control, &rebound.oids, trust).await?;
+        }
+        Ok(Definition { hash: row.get(0), source, partitioned, table, leaves, rebound })
     }
 
     /// Creates the function of an exchange, and runs the statements `others`; blocks no session.

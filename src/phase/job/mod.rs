@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod foreign_keys;
 pub mod kind;
 pub mod locks;
+pub mod matviews;
 pub mod meter;
 pub mod old_snapshots;
 pub mod pace;

@@ -7,27 +7,25 @@ use std::cell::RefCell;
 
 use tokio_postgres::Client;
 
-use crate::error::{Error, Result};
-use crate::event::{ConstraintWork, PhaseOutcome, TableWork, Undone};
+use crate::error::Result;
+use crate::event::{ConstraintWork, PhaseOutcome, Undone};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::Matview;
 use crate::model::ident::{QualifiedName, plain, plain_list};
-use crate::model::objects::Role;
 use crate::model::remade_keys;
 use crate::model::state::State;
 use crate::model::table::{ForeignKey, Table};
 use crate::pg::catalog;
 use crate::pg::connect::Session;
-use crate::pg::objects as pg;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::phase::job::foreign_keys::{ignore_lock_error_on_rollback, not_valid, reported, validate};
-use crate::phase::job::locks::LockRetry;
+use crate::phase::job::matviews;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::workers;
 use crate::phase::partition::guard::{LATER_GUARD_WAITS, end_guard};
 use crate::phase::partition::{PartitionJob, locks};
-use crate::sql::{foreign_key as sql, matview, objects as objects_sql};
+use crate::sql::{foreign_key as sql, matview};
 
 /// Drops the guard if it is no longer needed, validates the foreign keys of the table in use that were valid before,
 /// and rebuilds materialized views to read that table. Objects that were dropped in the meantime remain dropped.
@@ -63,7 +61,7 @@ pub async fn complete(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
             }
         }
     }
-    matviews(context, &b).await?;
+    rebuild_matviews(context, &b).await?;
     Ok(failed)
 }
 
@@ -119,7 +117,7 @@ pub async fn ignore_expected_changes(context: &PartitionJob, b: &Blueprint, now:
 }
 
 /// Rebuilds the materialized views that still read the inactive table.
-async fn matviews(context: &PartitionJob, b: &Blueprint) -> Result<()> {
+async fn rebuild_matviews(context: &PartitionJob, b: &Blueprint) -> Result<()> {
     for m in &b.table.dependents.matviews {
         let undone = Undone::MaterializedViewNotRebuilt { view: m.view.name.plain() };
         reported(context, undone, matview(context, b, m).await)?;
@@ -135,79 +133,7 @@ async fn matview(context: &PartitionJob, b: &Blueprint, m: &Matview) -> Result<(
     if client.query_one(matview::READS, &[&oid, &table]).await?.get(0) {
         return Ok(());
     }
-    let view = m.view.name.plain();
-    let meter = Meter::begin(context, TableWork::RebuildMaterializedView { view: view.clone() });
-    let made = context
-        .retrying(&format!("create {} from the table in use", matview::new_name(m).plain()), async || {
-            build(context, m).await
-        })
-        .await?;
-    let (m, readers) = existing_readers(client, m).await?;
-    failpoint!("settle.matview");
-    let lock_retry = LockRetry::on(context, vec![m.view.name.clone()]);
-    let step = format!("replace materialized view {view}");
-    let exchanged = lock_retry.run(
-        &step,
-        || context.check_stop(),
-        async || {
-            lock_retry.look().await?;
-            transaction(client, READ_COMMITTED, async |client| {
-                lock_retry.begin(client, &matview::first_lock(&m)).await?;
-                client.batch_execute(&objects_sql::must_be(&matview::new_name(&m), made)).await?;
-                all(client, &matview::exchange(&m)).await?;
-                all(client, &readers).await
-            })
-            .await
-        },
-    );
-    exchanged.await?;
-    failpoint!("settle.exchanged");
-    meter.end(PhaseOutcome::MaterializedViewRebuilt { view });
-    Ok(())
-}
-
-/// The materialized view without the views that were dropped in the meantime, and statements that check, once the others
-/// are replaced, that they are still the same: the server would create a view that was dropped as the job's role.
-async fn existing_readers(client: &Client, m: &Matview) -> Result<(Matview, Vec<String>)> {
-    let (mut existing, mut checks) = (m.clone(), Vec::new());
-    existing.readers.clear();
-    for reader in &m.readers {
-        if let Some(oid) = catalog::find(client, &reader.name).await? {
-            checks.push(objects_sql::must_be(&reader.name, oid));
-            existing.readers.push(reader.clone());
-        }
-    }
-    Ok((existing, checks))
-}
-
-/// Builds a materialized view under its temporary name; returns its oid.
-async fn build(context: &PartitionJob, m: &Matview) -> Result<u32> {
-    let (name, job) = (matview::new_name(m), context.job.id);
-    transaction(&context.control, READ_COMMITTED, async |client| {
-        if left_behind(context, m).await? {
-            client.batch_execute(&matview::drop(&name)).await?;
-        }
-        all(client, &matview::build(m, &context.blueprint().table.operator_schemas)).await?;
-        pg::record(client, job, Role::Matview, &name).await?;
-        catalog::must_find(client, &name).await
-    })
-    .await
-}
-
-/// Whether an interrupted command left behind a materialized view with the temporary name.
-///
-/// # Errors
-/// The object with that name does not belong to the job.
-pub(super) async fn left_behind(context: &PartitionJob, m: &Matview) -> Result<bool> {
-    let (name, client) = (matview::new_name(m), &context.control);
-    let Some(oid) = catalog::find(client, &name).await? else { return Ok(false) };
-    if context.job.records && !pg::recorded(client, context.job.id).await?.made(Role::Matview, oid) {
-        let job = &context.job.name;
-        return Err(Error::failed(format!("{} exists, and job {job} did not create it", name.plain()))
-            .cause(format!("the job needs that name to create {} again", m.view.name.plain()))
-            .hint("rename or drop it, and run the same command again"));
-    }
-    Ok(true)
+    matviews::rebuild(context, m, &b.table.operator_schemas).await
 }
 
 /// A table, and the keys that should be valid on it.

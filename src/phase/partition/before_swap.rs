@@ -8,8 +8,8 @@ use tokio_postgres::error::SqlState;
 use crate::error::{Error, Result, Retry};
 use crate::model::dependent::Matview;
 use crate::pg::transaction::all;
-use crate::phase::job::foreign_keys;
-use crate::phase::partition::{PartitionJob, after_exchange};
+use crate::phase::job::{foreign_keys, matviews};
+use crate::phase::partition::PartitionJob;
 use crate::sql::{matview, orphans as orphans_sql};
 
 /// The time limit for filling each materialized view.
@@ -35,7 +35,7 @@ pub async fn of_partition(context: &PartitionJob) -> Result<()> {
 async fn materialized_view(context: &PartitionJob, view: &Matview) -> Result<()> {
     let client = &context.control;
     // The step after the swap replaces what an interrupted command left behind under that name.
-    if after_exchange::left_behind(context, view).await? {
+    if matviews::left_behind(context, view).await? {
         return Ok(());
     }
     let mut statements =

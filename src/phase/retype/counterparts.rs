@@ -21,8 +21,9 @@ use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::phase::backfill;
 use crate::phase::job::foreign_keys::{not_valid, reported, validate};
 use crate::phase::job::locks::{LockRetry, briefly};
+use crate::phase::job::matviews;
 use crate::phase::job::meter::Meter;
-use crate::sql::retype::{self as sql, exchange};
+use crate::sql::retype::{self as sql, exchange, rebound as rebound_sql};
 use crate::sql::{index as index_sql, plan_sql};
 
 use super::{RetypeJob, objects};
@@ -279,6 +280,40 @@ pub async fn complete_exchange(retyper: &RetypeJob) -> Result<()> {
     if retyper.state() == State::Swapped {
         let built = indexes(retyper, Direction::Reverse).await;
         reported(retyper, Undone::RollbackIndex, built)?;
+    }
+    rebound(retyper).await
+}
+
+/// Builds the materialized views again that still read the inactive column, and analyzes the table if extended statistics
+/// that the exchange created have no data. Objects that were dropped in the meantime remain dropped.
+///
+/// # Errors
+/// As [`complete_exchange`].
+pub(super) async fn rebound(retyper: &RetypeJob) -> Result<()> {
+    if !matches!(retyper.state(), State::Swapped | State::RolledBack) {
+        return Ok(());
+    }
+    let (r, client) = (&retyper.retyping, &retyper.control);
+    // By oid, because a job can end after its table was renamed.
+    let table = r.table.oid;
+    for m in r.matviews() {
+        let Some(oid) = crate::pg::catalog::find(client, &m.view.name).await? else { continue };
+        let reads = client.query_one(rebound_sql::READS, &[&oid, &table, &r.column.name.as_str()]).await?;
+        if !reads.get::<_, bool>(0) {
+            let undone = Undone::MaterializedViewNotRebuilt { view: m.view.name.plain() };
+            reported(retyper, undone, matviews::rebuild(retyper, m, &r.table.operator_schemas).await)?;
+        }
+    }
+    let mut missing = false;
+    for s in &r.rebound.statistics {
+        let row = client
+            .query_one(rebound_sql::NOT_ANALYZED, &[&s.name.schema.as_str(), &s.name.name.as_str()])
+            .await?;
+        missing |= row.get::<_, bool>(0);
+    }
+    if missing && crate::pg::catalog::find(client, &r.table.name).await? == Some(table) {
+        let analyze = rebound_sql::analyze(&r.table.name);
+        retyper.retrying("analyze the table", async || Ok(client.batch_execute(&analyze).await?)).await?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result, Retry};
 use crate::event::PartitionNote;
 use crate::model::blueprint::Direction;
 use crate::model::difference::{Between, Difference, descriptions, differences};
-use crate::model::ident::{Ident, plain};
+use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::retyping::Follows;
 use crate::model::table::Table;
 use crate::pg::transaction::all;
@@ -34,7 +34,7 @@ pub(super) async fn carry(retyper: &RetypeJob, ending: Direction, now: &Table) -
         found.iter().filter(|one| r.follows(one) == which).cloned().collect()
     };
     let mut lost = descriptions(&of(Follows::Lost));
-    lost.extend(attached(retyper, ending).await?);
+    lost.extend(attached(retyper, ending, now).await?);
     if !lost.is_empty() {
         return Err(refused(retyper, ending, &lost));
     }
@@ -74,7 +74,7 @@ pub(super) async fn carry_over(retyper: &RetypeJob) -> Result<()> {
 }
 
 /// Objects that depend on the column in use and that the exchange does not handle.
-async fn attached(retyper: &RetypeJob, ending: Direction) -> Result<Vec<String>> {
+async fn attached(retyper: &RetypeJob, ending: Direction, now: &Table) -> Result<Vec<String>> {
     let r = &retyper.retyping;
     let facts = catalog::column(&retyper.control, super::table(retyper).await?, &r.column.name).await?;
     let known: Vec<&Ident> = (r.indexes.iter().map(|one| &one.index.name))
@@ -91,7 +91,16 @@ async fn attached(retyper: &RetypeJob, ending: Direction) -> Result<Vec<String>>
     let checks = facts.checks.iter().filter(|name| !own(name)).map(|name| text("check constraint", name));
     let keys = facts.keys.iter().filter(|key| !own(&key.name)).map(|key| text("foreign key", &key.name));
     let uses = facts.uses.iter().map(|one| format!("{} is on column {column}", one.name));
-    Ok(indexes.chain(checks).chain(keys).chain(uses).collect())
+    let refused = facts.rebound.refused.iter().chain(&facts.rebound.lacks);
+    let refused = refused.map(|one| format!("{} uses column {column}, and {}", one.name, one.why));
+    // The step after the exchange builds these again from the definition that they had when the job was planned.
+    let planned = |name: &QualifiedName| r.matviews().find(|m| m.view.name == *name);
+    let matviews = facts.rebound.matviews.iter().filter(|name| {
+        let current = now.dependents.matviews.iter().find(|m| m.view.name == **name);
+        planned(name).is_none_or(|m| current.is_some_and(|current| current != m))
+    });
+    let matviews = matviews.map(|name| format!("materialized view {} uses column {column}", name.plain()));
+    Ok(indexes.chain(checks).chain(keys).chain(uses).chain(refused).chain(matviews).collect())
 }
 
 fn refused(retyper: &RetypeJob, ending: Direction, found: &[String]) -> Error {

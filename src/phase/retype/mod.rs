@@ -254,6 +254,7 @@ async fn verify(retyper: &RetypeJob) -> Result<State> {
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "finalize"))]
 async fn finalize(retyper: &RetypeJob) -> Result<State> {
     let failed = counterparts::keys(retyper).await?;
+    counterparts::rebound(retyper).await?;
     let r = &retyper.retyping;
     let (table, column) = (r.table.name.plain(), plain(r.shadow(Direction::Reverse).as_str()));
     let meter = Meter::begin(retyper, EndWork::DropOldColumn { table: table.clone(), column });
@@ -273,6 +274,7 @@ async fn finalize(retyper: &RetypeJob) -> Result<State> {
 #[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "abort"))]
 async fn abort(retyper: &RetypeJob) -> Result<State> {
     let failed = counterparts::keys(retyper).await?;
+    counterparts::rebound(retyper).await?;
     let r = &retyper.retyping;
     let work = EndWork::RemoveJob { table: r.table.name.plain(), exists: true };
     let meter = Meter::begin(retyper, work);

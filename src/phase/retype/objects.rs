@@ -13,6 +13,8 @@ use crate::model::objects::{Objects, Role};
 use crate::model::retyping::Counterpart;
 use crate::model::state::State;
 use crate::pg::{catalog, objects as pg};
+use crate::phase::job::matviews;
+use crate::sql::matview;
 use crate::sql::objects as objects_sql;
 use crate::sql::retype as sql;
 
@@ -222,6 +224,11 @@ pub(super) async fn removal(retyper: &RetypeJob) -> Result<(Vec<QualifiedName>, 
         .chain([sql::drop_function(r)])
         .chain(sql::drop_exchange(r))
         .collect();
+    for m in r.matviews() {
+        if matviews::left_behind(retyper, m).await.unwrap_or(false) {
+            all.push(matview::drop(&matview::new_name(m)));
+        }
+    }
     tables.extend(triggers.into_iter().map(|(table, _)| table));
     tables.dedup();
     let (direction, shadow) = (retyper.direction(), r.shadow(retyper.direction()));

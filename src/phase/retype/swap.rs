@@ -16,7 +16,7 @@ use crate::model::number;
 use crate::model::shell::word;
 use crate::model::state::State;
 use crate::model::verify_report::{MismatchKind, VerifyReport};
-use crate::pg::store;
+use crate::pg::{catalog, store};
 use crate::phase::backfill;
 use crate::phase::job::blockers::Asked;
 use crate::phase::job::exchange::{Exchanger, Swapped};
@@ -28,7 +28,7 @@ use crate::phase::job::meter::Meter;
 use crate::phase::job::old_snapshots::{ENOUGH_ROUNDS, LOCKS, SnapshotWait};
 use crate::plan::OldSnapshots;
 use crate::sql::retype as sql;
-use crate::sql::retype::exchange;
+use crate::sql::retype::{exchange, rebound as rebound_sql};
 
 use super::counterparts::{build_missing, complete_exchange, release};
 use super::{RetypeJob, compare, drift, objects, table};
@@ -137,8 +137,10 @@ async fn exchanged(retyper: &RetypeJob, ending: Direction, since: &str) -> Resul
     let (source, target) = (plain(r.column.name.as_str()), plain(r.shadow(ending).as_str()));
     let work = ColumnWork::ExchangeColumns { table: r.table.name.plain(), source, target, rollback };
     let meter = Meter::begin(retyper, work);
-    let lock_retry = LockRetry::on(retyper, r.locked());
-    let exchanger = Exchanger::new(retyper, r.exchange_function(), r.definition_function());
+    let rebound = catalog::rebound(&retyper.control, table(retyper).await?, &r.column.name).await?;
+    let lock_retry = LockRetry::on(retyper, r.as_now(&r.table, &rebound).locked_with_rebound());
+    let exchanger = Exchanger::new(retyper, r.exchange_function(), r.definition_function())
+        .with_rebound(rebound_sql::objects(&r.column.name));
     let mut older = SnapshotWait::new(retyper)?;
     older.since(since.to_owned()).await?;
     if retyper.plan.old_snapshots() != OldSnapshots::Accept {
@@ -156,7 +158,7 @@ async fn exchanged(retyper: &RetypeJob, ending: Direction, since: &str) -> Resul
         objects::in_place(retyper).await?;
         objects::counterparts(retyper, ending).await?;
         check_proof(retyper, &retyper.control, ending).await?;
-        let exchange = exchange::exchange(&r.clustered_as(&definition.table), ending);
+        let exchange = exchange::exchange(&r.as_now(&definition.table, &definition.rebound), ending);
         exchanger.ready(&exchange, Vec::new()).await?;
         wait_for_snapshots(retyper, &lock_retry, &mut *older.lock().await, begun).await?;
         lock_retry.look().await?;

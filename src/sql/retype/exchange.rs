@@ -10,7 +10,7 @@ use crate::model::table::ForeignKey;
 use super::super::exchange::Exchange;
 use super::super::fill::KEEPS_FILLED;
 use super::super::{carry, foreign_key, prepare};
-use super::{drop_constraint, sync_function};
+use super::{drop_constraint, rebound, sync_function};
 
 /// A weak lock that makes autovacuum cancel itself and blocks no reader or writer.
 pub fn first_lock(r: &Retyping) -> String {
@@ -45,7 +45,14 @@ fn locks(r: &Retyping, table_first: bool) -> Vec<String> {
     if !table_first {
         tables.reverse();
     }
-    tables.iter().map(|table| format!("lock table {table} in access exclusive mode")).collect()
+    let tables = tables.iter().map(|table| format!("lock table {table} in access exclusive mode"));
+    // As in a swap of tables, transactions lock a view and its table in either order.
+    let dependents = rebound::locks(&r.rebound, &r.table.name);
+    if table_first {
+        tables.chain(dependents).collect()
+    } else {
+        dependents.into_iter().chain(tables).collect()
+    }
 }
 
 /// The statements under the lock, in order. They drop objects that depend on the column in use, exchange the names, and
@@ -54,8 +61,8 @@ fn statements(r: &Retyping, ending: Direction) -> Vec<String> {
     let (table, column) = (&r.table.name, &r.column.name);
     let now = opposite(ending);
     let (comes, goes) = (r.shadow(ending), r.shadow(now));
-    let mut all: Vec<String> =
-        r.keys.iter().map(|key| format!("alter table {} drop constraint {}", key.table, key.name)).collect();
+    let mut all = rebound::take(&r.rebound);
+    all.extend(r.keys.iter().map(|key| format!("alter table {} drop constraint {}", key.table, key.name)));
     all.extend(r.indexes.iter().map(|one| take_index(r, one, now)));
     all.extend(r.checks.iter().map(|check| format!("alter table {table} drop constraint {}", check.name)));
     all.extend(take_default(r));
@@ -81,6 +88,7 @@ fn statements(r: &Retyping, ending: Direction) -> Vec<String> {
     all.extend(give_default(r, now));
     all.push(sync_function(r, now));
     all.extend(r.keys.iter().flat_map(give_key));
+    all.extend(rebound::give(&r.rebound, table, &r.table.operator_schemas));
     all
 }
 

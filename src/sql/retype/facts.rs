@@ -20,7 +20,7 @@ pub const PROBE: &str = super::super::trial::PROBE;
 /// whole-row reference (`varattno 0`); only the latter includes the column.
 ///
 /// `uses` lists objects that the swap cannot carry over, because they refer to the column by its number, or depend on a
-/// constraint that the swap drops.
+/// constraint that the swap drops; those that it redirects are in [`super::rebound`].
 pub const COLUMN: &str = r#"with i as (
   select x.indexrelid, x.indexrelid::regclass::text as name, k.oid as constraint, x.indisexclusion, x.indisreplident
   from pg_index x join pg_attribute a on a.attrelid = x.indrelid and a.attname = $2
@@ -72,16 +72,11 @@ select json_build_object(
   'uses', coalesce((
     select json_agg(json_build_object('kind', u.kind, 'name', u.name) order by u.kind, u.name)
     from (
-      select d.classid::regclass::text as kind, case d.classid
-        when 'pg_rewrite'::regclass then (select case v.relkind when 'm' then 'materialized view ' when 'v' then 'view ' else
-            'rule ' || quote_ident(w.rulename) || ' on ' end || v.oid::regclass
-          from pg_rewrite w join pg_class v on v.oid = w.ev_class where w.oid = d.objid)
-        else pg_describe_object(d.classid, d.objid, 0) end as name
+      select d.classid::regclass::text as kind, pg_describe_object(d.classid, d.objid, 0) as name
       from pg_depend d
       where (d.refclassid = 'pg_class'::regclass and d.refobjid = $1 and d.refobjsubid = a.attnum
           or d.refclassid = 'pg_constraint'::regclass and d.refobjid in (select "constraint" from i))
-        and (d.classid in ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_proc'::regclass,
-            'pg_publication_rel'::regclass, 'pg_statistic_ext'::regclass)
+        and (d.classid = 'pg_publication_rel'::regclass
           or d.classid = 'pg_attrdef'::regclass
             and d.objid not in (select oid from pg_attrdef where adrelid = $1 and adnum = a.attnum)
           or d.classid = 'pg_trigger'::regclass and not (select tgisinternal from pg_trigger where oid = d.objid))

@@ -5,6 +5,7 @@
 
 pub mod exchange;
 pub mod facts;
+pub mod rebound;
 
 use crate::model::blueprint::Direction;
 use crate::model::difference::Difference;

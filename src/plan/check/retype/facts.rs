@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::super::{Named, TableTrial};
 use crate::model::ident::{Ident, QualifiedName};
+use crate::model::rebound::Rebound;
 use crate::model::retyping::Counter;
 
 /// What depends on the column.
@@ -25,6 +26,9 @@ pub struct ColumnFacts {
     pub counter: Option<Counter>,
     /// Objects that the swap cannot carry over.
     pub uses: Vec<Use>,
+    /// Objects that refer to it by its number.
+    #[serde(default)]
+    pub rebound: Rebound,
 }
 
 /// A foreign key.

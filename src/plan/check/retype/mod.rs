@@ -49,6 +49,7 @@ pub fn retype(
         );
     }
     uses(&mut report, table, &retype.column, &column.uses);
+    rebound(&mut report, &r, &facts.server.user);
     indexes(&mut report, &r);
     keys(&mut report, &r, &column.keys, &facts.server);
     privileges(&mut report, &r, found, &facts.server);
@@ -146,6 +147,7 @@ fn design(plan: &Plan, retype: &Retype, found: &Found, facts: &ColumnFacts, key:
         keys: table.foreign_keys.iter().chain(&table.referenced_by).filter(has).cloned().collect(),
         counter,
         default_new: None,
+        rebound: facts.rebound.clone(),
         casts: retype.using.is_none() || retype.using.as_ref() == Some(&default_cast(&name, &retype.to)),
         comparable: true,
         sql: retype.settings.of_job(&table.name, plan.trust()),
@@ -156,27 +158,9 @@ fn uses(report: &mut Report, table: &Table, column: &str, uses: &[Use]) {
     let column = plain(column);
     for Use { kind, name } in uses {
         let (what, hint) = match kind.as_str() {
-            "pg_rewrite" => (
-                "reads",
-                "drop it before the run, and create it again once the job is finalized: it is bound to the number \
-                 and type of the column",
-            ),
-            "pg_policy" => (
-                "names",
-                "drop the policy before the run and create it again once the job is finalized, or rewrite it to use \
-                 other columns",
-            ),
-            "pg_proc" => (
-                "has an SQL body that names",
-                "write its body as a string (as $$ ... $$), which refers to the column by name",
-            ),
             "pg_publication_rel" => {
                 ("lists or filters by", "remove the table from the publication until the job is finalized")
             }
-            "pg_statistic_ext" => (
-                "is on",
-                "drop the statistics before the run, and create them again once the job is finalized",
-            ),
             "pg_attrdef" => (
                 "is computed from",
                 "drop the generated column before the run, and add it again once the job is \
@@ -205,6 +189,41 @@ fn uses(report: &mut Report, table: &Table, column: &str, uses: &[Use]) {
                 table.name.plain()
             ),
             hint,
+        );
+    }
+}
+
+/// Reports the objects that the exchange redirects to the new column, and what prevents that.
+fn rebound(report: &mut Report, r: &Retyping, user: &str) {
+    let (column, table) = (plain(r.column.name.as_str()), r.table.name.plain());
+    for one in &r.rebound.refused {
+        report.error(
+            "column_in_use",
+            &one.name,
+            format!(
+                "{} {}: it cannot be carried over to the new column {column} of {table}",
+                one.name, one.why
+            ),
+            "drop it before the run, and create it again once the job is finalized",
+        );
+    }
+    for one in &r.rebound.lacks {
+        report.error(
+            "missing_privilege",
+            &one.name,
+            format!("the swap creates {} again, for which role {} needs {}", one.name, plain(user), one.why),
+            format!(
+                "grant it, or drop {} before the run, and create it again once the job is finalized",
+                one.name
+            ),
+        );
+    }
+    let names = r.rebound.names();
+    if !names.is_empty() {
+        report.note(
+            "created_again",
+            &column,
+            format!("the swap creates again, for the new column: {}", names.join(", ")),
         );
     }
 }
