@@ -64,7 +64,7 @@
 //! | trial of rows in preflight | `sample` | `check::sampled` | `row_trial`, `sample` | `row_trial`, `sample` | |
 //! | definitions that are created again | | | `recreated`, `references` | `references` | |
 //! | what is carried over, for `check -v` | `inventory` | `check::dependents` | | | |
-//! | objects that refer to the table | `dependent` | `check::dependents` | `dependent`, `matview` | | `partition::after_exchange`, `job::matviews` |
+//! | objects that refer to the table | `dependent` | `check::dependents` | `dependent`, `matview`, `row_functions` | | `partition::after_exchange`, `job::matviews` |
 //! | foreign keys | `orphans`, `remade_keys` | `check::dependents` | `foreign_key`, `orphans` | `orphans` | `job::foreign_keys` |
 //! | additions by event triggers | | | `strip`, `additions` | | `job::additions` |
 //! | copy, chunk size | `sizer`, `key`, `ledger_gaps` | | `copy` | `store` | `partition::copy`, `job::chunks` |

@@ -51,6 +51,7 @@ mod reads; // every read is correct, under any isolation level
 mod retype; // column type changes while applications write
 mod rights; // missing privileges are reported with the GRANT that adds them
 mod rollback; // a step after a swap that fails prevents no rollback
+mod row_functions; // functions that take or return rows of the table, called during every swap
 mod scenarios; // the partitioning plans in plans/, while applications write
 mod sequences; // identity columns generate no value twice
 mod silence; // a network that drops all packets

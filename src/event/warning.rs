@@ -70,6 +70,8 @@ pub enum Undone {
     ForeignKeyNotValid { key: String, table: String },
     /// A materialized view reads the inactive table.
     MaterializedViewNotRebuilt { view: String },
+    /// The former version of a function, for the row type of the inactive table, could not be dropped.
+    FormerFunction { function: String },
     /// Constraints of an interrupted rollback still exist.
     RollbackConstraints,
     /// An index that a rollback needs is missing.

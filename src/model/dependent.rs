@@ -18,6 +18,8 @@ pub struct Dependents {
     pub publications: Vec<Publication>,
     /// Functions with an SQL body that the server parses when it creates them.
     pub functions: Vec<Function>,
+    /// Functions that take or return rows of the table.
+    pub row_functions: Vec<RowFunction>,
     /// Policies of other tables that read the table.
     pub policies: Vec<OtherPolicy>,
     /// Defaults of columns of other tables that use the sequence of an identity column of the table.
@@ -99,6 +101,27 @@ pub struct Function {
     /// Whether it groups by the primary key alone.
     #[serde(default)]
     pub needs_key: bool,
+}
+
+/// A function or procedure that takes or returns the row type of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowFunction {
+    /// Its name with its argument types.
+    pub name: String,
+    /// Its schema.
+    pub schema: Ident,
+    /// Whether it is a procedure.
+    pub procedure: bool,
+    /// Its owner.
+    pub owner: Ident,
+    /// `CREATE OR REPLACE FUNCTION …`.
+    pub definition: String,
+    /// Privileges, without those of the owner, sorted by their dependencies.
+    pub grants: Vec<Grant>,
+    /// Whether the owner can call it.
+    pub owner_executes: bool,
+    /// `COMMENT ON FUNCTION`.
+    pub comment: Option<String>,
 }
 
 /// A policy of another table.
@@ -200,6 +223,8 @@ impl Dependents {
         let publications =
             self.publications.iter().map(|p| (format!("publication {}", p.name.as_str()), format!("{p:?}")));
         let functions = self.functions.iter().map(|f| (format!("function {}", f.name), f.definition.clone()));
+        let row_functions =
+            self.row_functions.iter().map(|f| (format!("function {}", f.name), format!("{f:?}")));
         let policies = self
             .policies
             .iter()
@@ -216,6 +241,7 @@ impl Dependents {
             .chain(statistics)
             .chain(publications)
             .chain(functions)
+            .chain(row_functions)
             .chain(policies)
             .chain(defaults)
             .chain(matviews)

@@ -165,6 +165,7 @@ const KINDS: &[(&[&str], &str)] = &[
     (&["dependents", "statistics"], "statistics"),
     (&["dependents", "publications"], "publication"),
     (&["dependents", "functions"], "function"),
+    (&["dependents", "row_functions"], "function"),
     (&["dependents", "policies"], "policy"),
     (&["dependents", "defaults"], "default of"),
     (&["dependents", "matviews"], "materialized view"),

@@ -147,6 +147,7 @@ fn dependents() -> Dependents {
                 .into(),
             needs_key: false,
         }],
+        row_functions: Vec::new(),
         policies: vec![OtherPolicy {
             name: Ident::new("seen"),
             table: table("remarks"),
@@ -332,6 +333,16 @@ pub(crate) fn full() -> Table {
     d.publications[0].columns = Some(vec![Ident::new("seq")]);
     d.policies[0].check = text("true");
     let view = table.views[0].clone();
+    d.row_functions = vec![RowFunction {
+        name: "public.complete(public.petri_observations)".into(),
+        schema: Ident::new("public"),
+        procedure: false,
+        owner: Ident::new("lab"),
+        definition: "CREATE OR REPLACE FUNCTION public.complete(public.petri_observations) ...".into(),
+        grants: table.grants.clone(),
+        owner_executes: true,
+        comment: text("done"),
+    }];
     d.matviews = vec![matview(&view, &table.grants)];
     table
 }

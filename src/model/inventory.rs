@@ -166,6 +166,10 @@ fn dependents(all: &mut Inventory, table: &Table) {
     for function in &d.functions {
         all.add("function", function.name.clone(), bound);
     }
+    for function in &d.row_functions {
+        let how = "created again for the new row type, with the same owner, privileges and comment";
+        all.add("function", function.name.clone(), how);
+    }
     for policy in &d.policies {
         all.add(
             "policy of another table",

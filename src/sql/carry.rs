@@ -316,6 +316,7 @@ impl InactiveTable<'_> {
         };
         let can_follow = match list {
             "views" => now.views.iter().any(|v| v.name.plain() == name && !v.bound_to_key),
+            "row_functions" => d.row_functions.iter().any(|f| f.name == name),
             "functions" => d.functions.iter().any(|f| f.name == name && !f.needs_key),
             "policies" | "defaults" => true,
             "matviews" => d
@@ -325,7 +326,8 @@ impl InactiveTable<'_> {
             _ => false,
         };
         let goes_alone = dropped
-            && ["views", "functions", "policies", "defaults", "matviews", "publications"].contains(&list);
+            && ["views", "functions", "row_functions", "policies", "defaults", "matviews", "publications"]
+                .contains(&list);
         (can_follow || goes_alone).then(Vec::new)
     }
 }

@@ -16,6 +16,8 @@ pub fn table() -> String {
     TABLE
         .replacen("{dependents}", super::dependent::CATALOG, 1)
         .replace("{grants}", super::dependent::GRANTS)
+        .replace("{row_function_list}", super::row_functions::CATALOG)
+        .replace("{row_functions}", super::row_functions::CARRIED)
         .replacen("{operator_schemas}", OPERATOR_SCHEMAS, 1)
         .replace("{sequence_owner_has_all}", &owner_has_all("s", "s"))
         .replace("{needs}", super::dependent::NEEDS)
@@ -345,6 +347,7 @@ select pg_catalog.json_build_object(
               'pg_statistic_ext'::regclass)
         and not (d.classid = 'pg_proc'::regclass and d.refclassid in ('pg_class'::regclass, 'pg_constraint'::regclass)
               and d.objid in (select oid from pg_proc where prosqlbody is not null))
+        and not (d.classid = 'pg_proc'::regclass and d.objid in ({row_functions}))
         and not (d.classid = 'pg_type'::regclass and d.objid in (c.reltype, (select typarray from pg_type where oid = c.reltype)))
       union
       -- What constraints can be from 18 on, and partitions cannot have, or not the same way.

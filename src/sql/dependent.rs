@@ -59,9 +59,10 @@ pub const CATALOG: &str = r#"json_build_object(
         select from pg_constraint k where k.conrelid = c.oid and f.prosqlbody::text ~ {needs})
     ) order by f.oid::regprocedure::text)
     from pg_proc f
-    where f.prosqlbody is not null and f.oid in (
+    where f.prosqlbody is not null and f.oid not in ({row_functions}) and f.oid in (
       select d.objid from pg_depend d
       where d.classid = 'pg_proc'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid)), '[]'),
+  'row_functions', {row_function_list},
   'policies', coalesce((
     select json_agg(json_build_object(
       'name', p.polname,

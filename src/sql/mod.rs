@@ -37,6 +37,7 @@ pub mod printable;
 pub mod recreated;
 pub mod references;
 pub mod retype;
+pub mod row_functions;
 pub mod row_trial;
 mod row_types;
 pub mod sample;

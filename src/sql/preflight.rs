@@ -105,7 +105,8 @@ pub const RIGHTS: &str = "select json_build_object(
       where r.prrelid = c.oid
       union
       select distinct 'function ' || f.oid::regprocedure, f.proowner from pg_depend d join pg_proc f on f.oid = d.objid
-      where d.classid = 'pg_proc'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
+      where d.classid = 'pg_proc'::regclass and (d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
+        or d.refclassid = 'pg_type'::regclass and d.refobjid in (c.reltype, (select typarray from pg_type where oid = c.reltype)))
       union
       select 'table ' || e.oid::regclass, e.relowner from pg_constraint k join pg_class e on e.oid = k.conrelid
       where k.confrelid = c.oid and k.contype = 'f' and k.conparentid = 0 and e.oid <> c.oid
@@ -130,8 +131,9 @@ pub const RIGHTS: &str = "select json_build_object(
       select 'extended statistics ' || stxname as name, stxnamespace as namespace from pg_statistic_ext where stxrelid = c.oid
       union
       select 'function ' || f.oid::regprocedure, f.pronamespace from pg_depend d join pg_proc f on f.oid = d.objid
-      where d.classid = 'pg_proc'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
-        and f.prosqlbody is not null
+      where d.classid = 'pg_proc'::regclass and (d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
+          and f.prosqlbody is not null
+        or d.refclassid = 'pg_type'::regclass and d.refobjid in (c.reltype, (select typarray from pg_type where oid = c.reltype)))
     ) o join pg_namespace s on s.oid = o.namespace
     where s.oid <> c.relnamespace and not has_schema_privilege(s.oid, 'CREATE')), '[]'),
   'types_closed', coalesce((

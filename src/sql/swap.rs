@@ -10,7 +10,7 @@ use super::exchange::Exchange;
 use super::mirror::{self, SETTING as MIRROR};
 use super::{
     capture, close_function, dependent, dollar_quoted, drop_constraint, foreign_key, key_table, prepare,
-    suffixes, with_operators,
+    row_functions, suffixes, with_operators,
 };
 
 /// The guard's name.
@@ -91,7 +91,9 @@ fn statements(b: &Blueprint, ending: Direction, leaves: &[QualifiedName], agains
         all.push(format!("alter table {} no force row level security", sides.source));
     }
     all.extend(with_operators(&b.table.operator_schemas, checks_left_out(b, &sides.target)));
+    all.extend(row_functions::put_aside(b));
     all.extend(renames(b, ending));
+    all.extend(row_functions::create(b));
     all.extend(dependent::renames(b, ending));
     all.extend(foreign_key::add(b, ending, leaves));
     let mut redirected: Vec<String> = b.table.views.iter().map(view).collect();

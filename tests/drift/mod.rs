@@ -316,7 +316,7 @@ const OF_ANY: &[Refused] = &[
     ),
     ("create publication pub for table t", "drop publication pub", "publication pub was added"),
     (
-        "create function of_rows() returns setof t language sql as 'select * from t'",
+        "create function of_rows() returns setof t language sql leakproof as 'select * from t'",
         "drop function of_rows()",
         "of_rows()",
     ),

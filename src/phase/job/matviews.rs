@@ -25,7 +25,9 @@ pub async fn rebuild(driver: &Driver, m: &Matview, operator_schemas: &[Ident]) -
     let view = m.view.name.plain();
     let meter = Meter::begin(driver, TableWork::RebuildMaterializedView { view: view.clone() });
     let made = driver
-        .retrying(&format!("create {} from the table in use", matview::new_name(m).plain()), async || build(driver, m, operator_schemas).await)
+        .retrying(&format!("create {} from the table in use", matview::new_name(m).plain()), async || {
+            build(driver, m, operator_schemas).await
+        })
         .await?;
     let (m, readers) = existing_readers(client, m).await?;
     failpoint!("settle.matview");

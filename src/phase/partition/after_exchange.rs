@@ -25,7 +25,7 @@ use crate::phase::job::meter::Meter;
 use crate::phase::job::workers;
 use crate::phase::partition::guard::{LATER_GUARD_WAITS, end_guard};
 use crate::phase::partition::{PartitionJob, locks};
-use crate::sql::{foreign_key as sql, matview};
+use crate::sql::{foreign_key as sql, matview, row_functions};
 
 /// Drops the guard if it is no longer needed, validates the foreign keys of the table in use that were valid before,
 /// and rebuilds materialized views to read that table. Objects that were dropped in the meantime remain dropped.
@@ -61,6 +61,7 @@ pub async fn complete(context: &PartitionJob) -> Result<Vec<ForeignKey>> {
             }
         }
     }
+    former_functions(context, &b).await?;
     rebuild_matviews(context, &b).await?;
     Ok(failed)
 }
@@ -112,6 +113,27 @@ pub async fn ignore_expected_changes(context: &PartitionJob, b: &Blueprint, now:
         {
             views.push(m.clone());
         }
+    }
+    Ok(())
+}
+
+/// Drops the functions for the row type of the inactive table, which the exchange replaced.
+async fn former_functions(context: &PartitionJob, b: &Blueprint) -> Result<()> {
+    let functions = &b.table.dependents.row_functions;
+    let inactive = b.sides(context.direction()).target;
+    let Some(inactive) = catalog::find(&context.control, &inactive).await?.filter(|_| !functions.is_empty())
+    else {
+        return Ok(());
+    };
+    for (n, function) in functions.iter().enumerate() {
+        let QualifiedName { schema, name } = row_functions::former_name(b, function, n);
+        let client = &context.control;
+        let row =
+            client.query_opt(row_functions::FORMER, &[&schema.as_str(), &name.as_str(), &inactive]).await?;
+        let Some(row) = row else { continue };
+        let drop = row_functions::drop(row.get(0));
+        let undone = Undone::FormerFunction { function: function.name.clone() };
+        reported(context, undone, client.batch_execute(&drop).await.map_err(Into::into))?;
     }
     Ok(())
 }

@@ -36,11 +36,11 @@ fn others(report: &mut Report, table: &Table, other: &str) {
             "row_type_function",
             other,
             format!(
-                "{other} takes or returns the row type of {name}, which remains the row type of the \
-                old table"
+                "{other} takes or returns the row type of {name}, and cannot be created again for the row type \
+                 of the new table"
             ),
-            "list the columns explicitly (arguments, or returns table (...)), or drop it before the run, and create \
-             it again once the job is finalized",
+            "drop what depends on it, or list the columns explicitly (arguments, or returns table (...)), or drop it \
+             before the run, and create it again once the job is finalized",
         );
     } else if ["column ", "table ", "type "].iter().any(|kind| other.starts_with(kind)) {
         report.error(

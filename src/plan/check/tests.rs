@@ -273,7 +273,7 @@ fn all_findings_are_reported_at_once() {
     error[missing_privilege]: role lab cannot read and write all tables of schema pgstrata, which another role created
     error[nullable_partition_column]: partition column created_at is nullable (0 rows contain NULL now), but it becomes part of the key
     error[drop_unique]: drop_unique lists x, but public.petri_observations has no such index
-    error[row_type_function]: function f(petri_observations) takes or returns the row type of public.petri_observations, which remains the row type of the old table
+    error[row_type_function]: function f(petri_observations) takes or returns the row type of public.petri_observations, and cannot be created again for the row type of the new table
     warning[published]: publication all publishes all tables of the database or of a schema, including public.petri_observations: it will also publish the partitioned table, and a subscriber without that table stops
     note[size]: public.petri_observations has about 1,000,000 rows, 200.0 MiB with indexes; the job needs about the same amount of disk space again
     note[change_rate]: at most 10.00 changed rows per second on average: the change log grows by at most 49.4 MiB per day until it is drained

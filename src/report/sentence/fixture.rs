@@ -317,6 +317,7 @@ fn run_warnings() -> Vec<RunWarning> {
         undone(Undone::ForeignKeyOnPartitions { key: s("t_q") }, None),
         undone(Undone::ForeignKeyNotValid { key: s("t_q"), table: t() }, Some("correct the rows")),
         undone(Undone::MaterializedViewNotRebuilt { view: s("public.m") }, None),
+        undone(Undone::FormerFunction { function: s("public.f(public.t)") }, None),
         undone(Undone::RollbackConstraints, None),
         undone(Undone::RollbackIndex, None),
         RunWarning::StepSkipped { error: e() },

@@ -95,6 +95,9 @@ fn undone(undone: &Undone) -> String {
         Undone::MaterializedViewNotRebuilt { view } => {
             format!("materialized view {view} still reads the inactive table")
         }
+        Undone::FormerFunction { function } => {
+            format!("the former version of function {function}, for the row type of the inactive table, could not be dropped")
+        }
         Undone::RollbackConstraints => "constraints of an interrupted rollback could not be dropped, so writes that the old type cannot represent are rejected".to_owned(),
         Undone::RollbackIndex => {
             "an index that a rollback needs could not be built; a rollback builds it first, and takes longer".to_owned()
