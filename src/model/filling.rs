@@ -21,7 +21,7 @@ pub struct Filling {
     pub add: Vec<NewColumn>,
     /// The join of the rows, called `t`, with other tables.
     pub from: Option<Join>,
-    /// Columns and their new values.
+    /// Columns and their new values. If there are none, the job only adds constraints and indexes.
     pub set: Vec<(Ident, String)>,
     /// The plan's condition on rows; if none, the rows in which a column differs from its new value.
     pub filter: Option<String>,
@@ -98,6 +98,11 @@ impl NewKey {
 }
 
 impl Filling {
+    /// Whether the job only adds constraints and indexes.
+    pub fn only_finishes(&self) -> bool {
+        self.set.is_empty()
+    }
+
     /// The columns of the key, as in the catalog.
     pub fn key_columns(&self) -> Vec<&Column> {
         self.key.iter().filter_map(|name| self.table.column(name)).collect()

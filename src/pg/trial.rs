@@ -35,6 +35,9 @@ pub async fn trial(
     let mut plan = filling.sql.clone();
     resolve::settings(client, &mut plan, &filling.key_columns()).await?;
     filling.sql = plan;
+    if filling.only_finishes() {
+        return finishes(client, filling, trust).await;
+    }
     let mut resolved = filling.clone();
     // Before anything is planned: the planner calls IMMUTABLE functions whose arguments are constants.
     let named = resolve::backfill(client, &mut resolved, trust).await?;
@@ -61,6 +64,16 @@ pub async fn trial(
     *filling = resolved;
     if !trial.named.is_refused(&filling.sql) {
         planned(client, filling, writing, &mut trial).await?;
+        resolve::search_path(client, &mut filling.sql, trust).await?;
+    }
+    Ok(trial)
+}
+
+/// The same for a plan that only adds constraints and indexes.
+async fn finishes(client: &Client, filling: &mut Filling, trust: &[String]) -> Result<Trial> {
+    let finish = finish_trial::trial(client, filling, trust).await?;
+    let trial = Trial { named: finish.named.clone(), finish: Some(finish), ..Trial::default() };
+    if !trial.named.is_refused(&filling.sql) {
         resolve::search_path(client, &mut filling.sql, trust).await?;
     }
     Ok(trial)

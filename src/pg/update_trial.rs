@@ -30,7 +30,9 @@ impl Preflight {
 }
 
 async fn tried(client: &Client, design: &Design) -> Result<Vec<Finding>> {
-    let Some(filling) = design.planned().updates() else { return Ok(Vec::new()) };
+    let Some(filling) = design.planned().updates().filter(|f| !f.only_finishes()) else {
+        return Ok(Vec::new());
+    };
     let table = &filling.table;
     let fires = writing(client, table.oid).await?;
     let blocks = row_trial::blocks(client, table.oid).await?;

@@ -19,7 +19,8 @@ pub struct Backfill {
     pub add: Vec<Added>,
     /// The relation to join, with at most one row for each row of the table: `RELATION ALIAS ON CONDITION`.
     pub from: Option<String>,
-    /// Columns and the expressions for their values, sorted by name.
+    /// Columns and the expressions for their values, sorted by name. If there are none, the job only adds constraints
+    /// and indexes.
     pub set: Vec<(String, String)>,
     /// The rows to fill; none: rows in which the value of a column differs from its expression.
     pub filter: Option<String>,
@@ -83,10 +84,18 @@ const FINISH: [&str; 5] = ["not_null", "check", "unique", "index", "foreign_key"
 pub(super) fn resolve(section: &BackfillSection, p: &mut Problems) -> Option<Backfill> {
     let add = p.optional("backfill.add", &section.add, added);
     let from = p.optional("backfill.from", &section.from, expression);
-    let set = p.required("backfill.set", &section.set, SET, set);
+    let finish = p.optional("backfill.finish", &section.finish, finish);
+    // Without `set`, the job only adds constraints and indexes, and nothing else of the section has a meaning.
+    let fills = [&section.add, &section.from, &section.filter, &section.keep_filled];
+    let only_finishes = section.finish.is_some()
+        && finish.as_ref().is_none_or(|finish| !finish.is_empty())
+        && fills.iter().all(|key| key.is_none());
+    let set = match section.set {
+        None if only_finishes => Some(Vec::new()),
+        _ => p.required("backfill.set", &section.set, SET, set),
+    };
     let filter = p.optional("backfill.where", &section.filter, expression);
     let keep_filled = p.optional("backfill.keep_filled", &section.keep_filled, keep_filled);
-    let finish = p.optional("backfill.finish", &section.finish, finish);
     let settings = p.optional("backfill.settings", &section.settings, settings::settings);
     Some(Backfill {
         add: add.unwrap_or_default(),
@@ -246,9 +255,9 @@ impl Backfill {
         [
             ("backfill.add", (!add.is_empty()).then_some(Value::Table(add))),
             ("backfill.from", self.from.clone().map(Value::from)),
-            ("backfill.set", Some(Value::Table(set))),
+            ("backfill.set", (!set.is_empty()).then_some(Value::Table(set))),
             ("backfill.where", self.filter.clone().map(Value::from)),
-            ("backfill.keep_filled", Some(keep)),
+            ("backfill.keep_filled", (!self.set.is_empty()).then_some(keep)),
             ("backfill.finish", (!self.finish.is_empty()).then(|| Value::Table(self.finish.written()))),
             ("backfill.settings", self.settings.written()),
         ]

@@ -130,6 +130,9 @@ const CHUNK: &str =
 
 /// The statements of a backfill.
 pub fn backfill(f: &Filling) -> Vec<Section> {
+    if f.only_finishes() {
+        return finish::sections(f);
+    }
     let key = f.key_columns();
     let middle = KeyRange {
         after: Some(vec![String::new(); key.len()]),

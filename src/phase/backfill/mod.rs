@@ -91,7 +91,9 @@ impl JobKind for BackfillJob {
     }
 
     async fn done_already(session: &Session, job: &Job) -> Result<Option<JobNote>> {
-        let left = catalog::find(session, job.design.table()).await?.is_none()
+        // A job that only adds constraints and indexes finds by itself which of them exist.
+        let left = job.filling()?.only_finishes()
+            || catalog::find(session, job.design.table()).await?.is_none()
             || any_to_fill(session, job.filling()?).await?;
         let (name, table) = (job.name.clone(), job.source.clone());
         Ok((!left).then_some(JobNote::AlreadyFilled { job: name, table }))
@@ -136,6 +138,9 @@ async fn next(filler: &BackfillJob) -> Result<Option<State>> {
     let state = match filler.state() {
         State::Planned => open::open(filler).await?,
         State::Prepared => open::keep(filler).await?,
+        State::Capturing if filler.filling.only_finishes() => {
+            filler.advance(&filler.control, Step::Fill).await?
+        }
         State::Capturing => first_pass::pass(filler).await?,
         State::Filled => second_pass::second_pass(filler).await?,
         State::Verified => finish::finish(filler).await?,

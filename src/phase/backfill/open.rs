@@ -33,7 +33,9 @@ pub async fn open(filler: &BackfillJob) -> Result<State> {
     if missing.is_empty() {
         // Skip the statements below, which would wait for a lock.
         let state = filler.advance(client, Step::Prepare).await?;
-        filler.events.note(BackfillNote::ColumnsExist { table });
+        if !f.only_finishes() {
+            filler.events.note(BackfillNote::ColumnsExist { table });
+        }
         return Ok(state);
     }
     let columns = missing.len() as u64;

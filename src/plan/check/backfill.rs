@@ -30,7 +30,9 @@ pub fn backfill(
     let missing = backfill.add.iter().filter(|one| table.column(&Ident::new(&one.name)).is_none()).count();
     size::room_for_columns(&mut report, table, &found.size, missing);
     finishing::check(&mut report, backfill, found);
-    updates::check(&mut report, backfill, table, writing);
+    if !backfill.set.is_empty() {
+        updates::check(&mut report, backfill, table, writing);
+    }
     let passed = !report.has_errors();
     let filling = key.filter(|_| passed).map(|key| design(plan, backfill, table, key));
     (report.0, filling)
