@@ -26,11 +26,11 @@ use crate::model::verify_report::{RowsChecked, VerifyReport};
 use crate::pg::connect::Target;
 use crate::pg::preflight::Preflight;
 use crate::pg::sample::sample;
-use crate::pg::{status, store, survey};
+use crate::pg::{checklist, status, store, survey};
 use crate::phase::{self, Outcome, Verdict};
 use crate::plan::check::each_carried;
 use crate::plan::{Plan, assignment};
-use crate::report::{self, Output, StatusWatch};
+use crate::report::{self, Checked, Output, StatusWatch};
 use crate::sql::printable::printable;
 use crate::stop::{Stop, interrupted};
 
@@ -266,6 +266,12 @@ async fn plan(
 /// rolled back.
 async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, output: Output) -> Result<()> {
     let plan = read_plan(plan)?;
+    if let (Some(_), Ok(backfill)) = (rows, plan.backfill())
+        && backfill.set.is_empty()
+    {
+        return Err(Error::usage("--sample does not apply to a plan that sets no column")
+            .hint("remove --sample: the job only adds constraints and indexes"));
+    }
     if let (Some(_), Err(_)) = (rows, plan.backfill()) {
         return Err(Error::usage(format!(
             "--sample does not apply to a plan of kind \"{}\"",
@@ -279,12 +285,15 @@ async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, outp
     if rows.is_none() {
         preflight = preflight.with_update_trial(&session).await?;
     }
+    let checklist = checklist::read(&session, &plan).await?;
     let Preflight { mut findings, design, rows_estimated, rows_to_fill } = preflight;
     let design = design.as_ref();
     match (design.and_then(Design::filling), rows) {
         (Some(filling), Some(rows)) => {
             let sample = sample(&session, filling, rows, rows_to_fill, rows_estimated as f64).await?;
-            report::print_checked(&output, &findings, &sample);
+            let checked =
+                Checked { findings: &findings, checklist: checklist.as_ref(), sample: Some(&sample) };
+            report::print_checked(&output, &checked);
             if sample.is_bad() {
                 return Err(Error::new(
                     Kind::Preflight,
@@ -296,7 +305,8 @@ async fn check(target: &Target, plan: &Path, each: bool, rows: Option<u32>, outp
         _ if each => findings.extend(design.and_then(Design::blueprint).into_iter().flat_map(each_carried)),
         _ => {}
     }
-    report::print_findings(&output, &findings);
+    let checked = Checked { findings: &findings, checklist: checklist.as_ref(), sample: None };
+    report::print_checked(&output, &checked);
     match findings.errors() {
         0 => Ok(()),
         n => Err(Error::new(

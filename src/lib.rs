@@ -58,6 +58,7 @@
 //! | what depends on the kind of a job | `design` | `task` | `script` | `store` | `job::kind` |
 //! | states and steps | `state` | | `store` | `store`, `status` | `job::driver` |
 //! | preflight, findings | `finding`, `explanation` | `check` | `preflight`, `surroundings` | `preflight` | |
+//! | the checklist of `check` | `checklist` | | `checklist` | `checklist` | |
 //! | the table's definition in the catalog | `table`, `dependent` | | `catalog` | `catalog` | |
 //! | `pgstrata plan` | `partition` | `survey`, `suggest`, `draft` | | `survey` | |
 //! | trial of definitions in preflight | | `check::table_trial` | `partition_trial` | `partition_trial`, `refused` | |

@@ -38,7 +38,7 @@ async fn a_good_plan_gets_its_cost_and_no_finding() {
     ))
     .await;
     let plan = db.plan(&fill(SET));
-    let ran = db.pgstrata(&["check", plan.to_str().unwrap()]).await.ok();
+    let ran = db.pgstrata(&["check", "--quiet", plan.to_str().unwrap()]).await.ok();
     assert!(notes(&ran.stdout).contains(&"note[plan_settings]: public.s".to_owned()), "{}", ran.stdout);
     insta::assert_snapshot!(without_settings(&ran.stdout), @"
     note[growth]: public.s: about 60 of 100 rows to fill, according to the statistics: public.s grows by up to 9.6 KiB, or less if a vacuum runs in between; check the free disk space, which pgstrata cannot see
@@ -162,7 +162,7 @@ async fn what_each_filled_row_triggers() {
     let db = Database::new().await;
     db.execute(&format!("{TABLES} create publication p for all tables; create publication q for table s with (publish = 'insert')")).await;
     let plan = db.plan(&fill(SET));
-    let ran = db.pgstrata(&["check", plan.to_str().unwrap()]).await.ok();
+    let ran = db.pgstrata(&["check", "--quiet", plan.to_str().unwrap()]).await.ok();
     let note: Vec<&str> =
         ran.stdout.lines().filter(|line| line.starts_with("note[filled_rows_published]")).collect();
     insta::assert_snapshot!(note.join("\n"), @"note[filled_rows_published]: public.s: publication p sends each filled row of public.s to subscribers: limit the WAL that their slots may retain with [throttle] max_slot_retained_bytes");
@@ -232,7 +232,7 @@ async fn the_cost_of_a_backfill() {
         create table e (s_id bigint, amount numeric); insert into e select i, i from generate_series(1, 200000) i; analyze s; analyze e").await;
     let each = "from = '(select s_id, sum(amount) as ci from e group by s_id) x on x.s_id = t.id'\nset = { ci = 'x.ci' }\nwhere = 't.ci is null'";
     let plan = db.plan(&fill(each));
-    let found = db.pgstrata(&["check", plan.to_str().unwrap()]).await.ok().stdout;
+    let found = db.pgstrata(&["check", "--quiet", plan.to_str().unwrap()]).await.ok().stdout;
     // On a busy machine, the trial of the update may take too long and give up.
     let stable: Vec<&str> = found
         .lines()
@@ -252,7 +252,7 @@ async fn the_cost_of_a_backfill() {
     db.execute("create index on e (s_id)").await;
     let lateral = "from = 'lateral (select sum(amount) as ci from e where s_id = t.id) x on true'\nset = { ci = 'x.ci' }\nwhere = 't.ci is null'";
     let plan = db.plan(&fill(lateral));
-    let ran = db.pgstrata(&["check", plan.to_str().unwrap()]).await.ok();
+    let ran = db.pgstrata(&["check", "--quiet", plan.to_str().unwrap()]).await.ok();
     assert!(
         !notes(&ran.stdout).iter().any(|note| note.starts_with("note[from_read_by_every_chunk]")),
         "{}",

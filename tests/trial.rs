@@ -17,7 +17,7 @@ async fn whole_job(db: &Database, plan: &str, between: &str) {
 
 /// The output of `check`.
 async fn told_of(db: &Database, plan: &str) -> String {
-    db.pgstrata(&["check", db.plan(plan).to_str().unwrap(), "--color", "never"]).await.stdout
+    db.pgstrata(&["check", "--quiet", db.plan(plan).to_str().unwrap(), "--color", "never"]).await.stdout
 }
 
 fn months() -> String {

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod blocker;
 pub mod blueprint;
+pub mod checklist;
 pub mod commands;
 pub mod cutover;
 pub mod dependent;

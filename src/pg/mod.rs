@@ -1,6 +1,7 @@
 //! Effects: everything that communicates with a server.
 
 pub mod catalog;
+pub mod checklist;
 pub mod connect;
 mod connect_config;
 mod connect_error;

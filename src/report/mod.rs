@@ -4,6 +4,7 @@
 //! Errors while printing are ignored, so that a closed pipe or terminal does not stop a job.
 
 mod bar;
+mod checklist;
 mod explain;
 mod findings;
 mod json;
@@ -28,7 +29,7 @@ use crate::{
     error::{Error, Kind},
     event::Event,
     model::{
-        explanation::Explanation, finding::Findings, sample::Sample, status::Status,
+        checklist::Checklist, explanation::Explanation, finding::Findings, sample::Sample, status::Status,
         verify_report::VerifyReport,
     },
 };
@@ -139,6 +140,19 @@ pub fn print_findings(output: &Output, findings: &Findings) {
     print_result(output, findings, || findings::text(findings, Paint(output.color_stdout)));
 }
 
+/// The results of `check`; one JSON object.
+#[derive(Debug, Serialize)]
+pub struct Checked<'a> {
+    /// The findings.
+    #[serde(flatten)]
+    pub findings: &'a Findings,
+    /// The state of the server and of the table; none for a server that is not supported.
+    pub checklist: Option<&'a Checklist>,
+    /// The results of a sample, if one was requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<&'a Sample>,
+}
+
 /// Prints the explanation of a finding.
 pub fn print_explanation(output: &Output, explanation: &Explanation) {
     print_result(output, explanation, || explain::entry(explanation, Paint(output.color_stdout)));
@@ -153,17 +167,14 @@ pub fn print_explanations(output: &Output, all: &[Explanation]) {
     }
 }
 
-/// Prints the findings of a check together with the results of a sample; one JSON object.
-pub fn print_checked(output: &Output, findings: &Findings, sample: &Sample) {
-    #[derive(Serialize)]
-    struct Checked<'a> {
-        #[serde(flatten)]
-        findings: &'a Findings,
-        sample: &'a Sample,
-    }
+/// Prints the results of `check`: the checklist, then the findings, then the sample. A quiet check has no checklist.
+pub fn print_checked(output: &Output, checked: &Checked<'_>) {
     let paint = Paint(output.color_stdout);
-    print_result(output, &Checked { findings, sample }, || {
-        format!("{}\n{}", findings::text(findings, paint), sample::text(sample, paint))
+    print_result(output, checked, || {
+        let checklist = checked.checklist.filter(|_| !output.quiet).map(|list| checklist::text(list, paint));
+        let findings = Some(findings::text(checked.findings, paint));
+        let sample = checked.sample.map(|sample| sample::text(sample, paint));
+        [checklist, findings, sample].into_iter().flatten().collect::<Vec<_>>().join("\n")
     });
 }
 

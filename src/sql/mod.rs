@@ -7,6 +7,7 @@ pub mod additions;
 pub mod capture;
 pub mod carry;
 pub mod catalog;
+pub mod checklist;
 pub mod copy;
 pub mod definition;
 pub mod dependent;

@@ -36,7 +36,11 @@ async fn check_reports_what_cannot_be_built() {
     let corrected = lab
         .db
         .plan(&plan_text(&finish.replace("'kinds', 'kind'", "'kind'").replace(", 'kind -> kinds'", "")));
-    let output = lab.db.pgstrata(&["check", corrected.to_str().unwrap(), "--color", "never"]).await.exits(3);
+    let output = lab
+        .db
+        .pgstrata(&["check", "--quiet", corrected.to_str().unwrap(), "--color", "never"])
+        .await
+        .exits(3);
     insta::assert_snapshot!(without_growth(&output.stdout), @r#"
     error[finish_refused]: suppliers_kind_select_1_check_fdf0c6af: the server rejects check (kind > (select 1)): cannot use subquery in check constraint
       hint: correct it under finish; names without a schema are looked up in the table's schema, then in public
@@ -86,7 +90,7 @@ async fn check_reports_missing_privileges() {
     ))
     .await;
     let dsn = db.dsn().replace("user=postgres", &format!("user={role}"));
-    let args = ["check", plan.to_str().unwrap(), "--color", "never"];
+    let args = ["check", "--quiet", plan.to_str().unwrap(), "--color", "never"];
     let output = db.pgstrata_with(&args, &[("DATABASE_URL", &dsn)]).await.exits(3);
     let output = output.stdout.replace(&name, "DATABASE").replace(&role, "ROLE");
     insta::assert_snapshot!(without_growth(&output), @r#"

@@ -15,7 +15,8 @@ pub const GOOD: &str = "create table t (id bigint primary key, at timestamptz no
 pub async fn check_as(db: &Database, user: &str, plan: &str) -> String {
     let file = db.plan(plan);
     let dsn = format!("{} user={user}", db.dsn());
-    let ran = db.pgstrata_with(&["check", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await;
+    let ran =
+        db.pgstrata_with(&["check", "--quiet", file.to_str().unwrap()], &[("DATABASE_URL", &dsn)]).await;
     let mut findings = String::new();
     let mut wanted = false;
     for line in ran.stdout.lines() {
