@@ -10,6 +10,7 @@ mod backfill_sample; // `check --sample` on rows that a backfill would fail on
 mod bad_input; // plans that do not fit their table or server
 mod benchmark; // the report of the benchmark
 mod blockers; // sessions that block a swap are reported, and canceled only if the plan requests it
+mod checklist; // the checklist that `check` prints
 mod checks; // CHECK constraints that rows no longer satisfy when they are copied
 mod commands; // commands in any order: twice, at the same time, in the wrong state
 mod connections; // lost connections, terminated sessions, two drivers of one job
@@ -34,6 +35,7 @@ mod layering; // the structure of the source and of the tests: imports, failpoin
 mod lease; // which process drives a job
 mod maintain; // `maintain`: partitions ahead, retention, rows in the default partition
 mod meaning; // definitions keep their operators and functions when they are created again
+mod migrations; // further plans in plans/, and a renamed column, while applications write
 mod names; // the server reads quoted names as the original names
 mod objects; // objects that do not belong to the job but have names that it uses
 mod old_snapshots; // transactions whose snapshot is older than an exchange; the mirror

@@ -36,15 +36,24 @@ fn every_plan_in_plans_is_valid() {
     }
     names.sort();
     let expected = [
+        "assets",
+        "assets_site",
+        "audit_logs",
+        "climate_measurements",
         "compliance_historical_snapshot",
+        "emissions",
         "emissions_status",
         "final_supply_equipment_dates",
         "fse_compliance_reporting",
         "gasifier_observations",
+        "measurements",
+        "measurements_index",
         "orders_id_bigint",
         "petri_observations",
         "price_forecast_curve",
+        "price_forecasts",
         "suppliers_carbon_intensity",
+        "suppliers_email",
     ];
     assert_eq!(names, expected);
 }

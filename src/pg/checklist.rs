@@ -8,9 +8,12 @@ use crate::error::Result;
 use crate::model::checklist::{Checklist, EarlierJob};
 use crate::plan::Plan;
 use crate::plan::check::OLDEST_SERVER;
-use crate::sql::{catalog as catalog_sql, checklist as sql, space};
+use crate::sql::{catalog as catalog_sql, checklist as sql};
 
 use super::{catalog, store};
+
+/// The errors of a statement that waited for a lock.
+const WAITED: [&SqlState; 2] = [&SqlState::LOCK_NOT_AVAILABLE, &SqlState::QUERY_CANCELED];
 
 /// The age of a transaction or query from which on it is listed, in seconds.
 const LONG_S: f64 = 60.0;
@@ -37,11 +40,11 @@ pub async fn read(client: &Client, plan: &Plan) -> Result<Option<Checklist>> {
     let row = client.query_one(sql::STATE, &[&table.plain(), &oid, &long_s()]).await?;
     let Json(mut checklist): Json<Checklist> = row.try_get(0)?;
     if oid.is_some() {
-        checklist.table_bytes = match store::size(client, space::TREE, table).await {
-            Ok(bytes) => Some(bytes),
+        checklist.table_bytes = match client.query_one(sql::TABLE_BYTES, &[&oid]).await {
+            Ok(row) => u64::try_from(row.get::<_, i64>(0)).ok(),
             // Another session has locked the table.
-            Err(e) if e.is_any(&[&SqlState::LOCK_NOT_AVAILABLE, &SqlState::QUERY_CANCELED]) => None,
-            Err(e) => return Err(e),
+            Err(e) if e.code().is_some_and(|code| WAITED.contains(&code)) => None,
+            Err(e) => return Err(e.into()),
         };
     }
     if client.query_one(sql::READS_JOBS, &[]).await?.get(0) {

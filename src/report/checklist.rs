@@ -36,7 +36,7 @@ pub(super) fn text(list: &Checklist, paint: Paint) -> String {
     group(&mut lines, "replication slots", &list.slots, slot);
     let archive = if list.archive_failing { ", and the last attempt to archive failed" } else { "" };
     lines.push(item("WAL archive", &format!("archive_mode is {}{archive}", harmless(&list.archive_mode))));
-    lines.push(item("oldest xid", &oldest_xid(list)));
+    lines.push(item("age of oldest xid", &oldest_xid(list)));
     group(&mut lines, "earlier jobs", &list.earlier_jobs, earlier_job);
     lines.push(item("not visible", "make sure that there is a backup, and that it can be restored"));
     if !list.sees_sessions {
@@ -70,11 +70,10 @@ fn free_disk(list: &Checklist) -> String {
 }
 
 fn oldest_xid(list: &Checklist) -> String {
-    let held = list
-        .oldest_snapshot_age
-        .map_or(String::new(), |age| format!("; oldest snapshot: {}", number::count(age)));
+    let held =
+        list.oldest_snapshot_age.map_or(String::new(), |age| format!("; of snapshot {}", number::count(age)));
     format!(
-        "{} transactions old (forced vacuum: {}){held}",
+        "{} transactions, forced vacuum at {}{held}",
         number::count(list.oldest_xid_age),
         number::count(list.freeze_max_age)
     )
@@ -212,7 +211,7 @@ mod tests {
           replication slots       1
             s, inactive, retains 1.0 GiB of WAL
           WAL archive             archive_mode is on, and the last attempt to archive failed
-          oldest xid              12,345,678 transactions old (forced vacuum: 200,000,000); oldest snapshot: 1,234
+          age of oldest xid       12,345,678 transactions, forced vacuum at 200,000,000; of snapshot 1,234
           earlier jobs            1
             events, partition, aborted, started 2026-11-30 22:04 UTC
           not visible             make sure that there is a backup, and that it can be restored
@@ -253,7 +252,7 @@ mod tests {
           standbys                none
           replication slots       none
           WAL archive             archive_mode is off
-          oldest xid              0 transactions old (forced vacuum: 0)
+          age of oldest xid       0 transactions, forced vacuum at 0
           earlier jobs            none
           not visible             make sure that there is a backup, and that it can be restored
                                   transactions and blockers of other roles: grant pg_read_all_stats

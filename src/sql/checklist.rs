@@ -90,6 +90,12 @@ select pg_catalog.json_build_object(
 )
 from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()";
 
+/// The size of the relation with oid `$1`, with indexes, TOAST and partitions. Requests a weak lock on each. The relation
+/// is not looked up by name, because that requires USAGE on its schema.
+pub const TABLE_BYTES: &str =
+    "select coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(t.oid)), 0)::bigint
+from (select relid::oid as oid from pg_catalog.pg_partition_tree($1::oid) union select $1::oid) t";
+
 /// Whether the role can read the jobs in schema `pgstrata`.
 pub const READS_JOBS: &str = "select pg_catalog.count(*) = 2
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace

@@ -22,7 +22,7 @@ async fn check_reports_what_cannot_be_built() {
         foreign_key = ['(kind) references lonely (a)', '(code) references kinds', '(code, kind) references kinds',
                        '(amount) references elsewhere', 'kind -> kinds'] }";
     let lab = lab_with(Version::System, &setup, finish).await;
-    let output = lab.ran("check --color never").await.exits(3);
+    let output = lab.ran("check --quiet --color never").await.exits(3);
     insta::assert_snapshot!(without_growth(&output.stdout), @r#"
     error[foreign_key_unread]: kind -> kinds: `kind -> kinds` is not a foreign key definition
       hint: write it as "(column) references schema.table (column) on delete restrict"
@@ -121,7 +121,7 @@ async fn check_warns_about_writers_and_recognizes_what_exists() {
          alter table suppliers add constraint suppliers_code_id_key unique (id, code)"
     );
     let lab = lab(Version::System, &setup).await;
-    let output = lab.ran("check -v --color never").await.exits(3);
+    let output = lab.ran("check -v --quiet --color never").await.exits(3);
     insta::assert_snapshot!(without_growth(&output.stdout), @r#"
     error[name_taken]: suppliers_code_id_key: the job needs the name suppliers_code_id_key for unique (code, id), but another object has it
       hint: rename or drop it
