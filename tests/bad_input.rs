@@ -235,11 +235,11 @@ async fn rows_outside_the_bounds_are_counted() {
 async fn indexes_that_partitions_cannot_have() {
     insta::assert_snapshot!(check_good("alter table t add constraint t_note_key unique (note)").await, @"
     error[unique_without_partition_column]: t_note_key: unique constraint t_note_key does not contain the partition column at
-      hint: add at to it, or give up the guarantee: list it under [partition] drop_unique
+      hint: keep it with a key table: list it under [partition] keep_unique; or add at to it; or give up the guarantee: list it under drop_unique
     ");
     insta::assert_snapshot!(check_good("create unique index t_lower on t (lower(note))").await, @"
     error[unique_on_expression]: t_lower: unique index t_lower is on an expression and cannot be enforced across partitions
-      hint: give up the guarantee: list it under [partition] drop_unique
+      hint: keep it with a key table: list it under [partition] keep_unique; or give up the guarantee: list it under drop_unique
     ");
     insta::assert_snapshot!(check_good("create index t_at on t (at); update pg_index set indisvalid = false where indexrelid = 't_at'::regclass").await, @"
     error[invalid_index]: t_at: index t_at is invalid: a concurrent build failed or is still running
@@ -248,7 +248,7 @@ async fn indexes_that_partitions_cannot_have() {
     let plan = format!("{MONTHS}drop_unique = ['t_nope', 't_pkey', 't_at', 't_note_key']\n");
     insta::assert_snapshot!(told(&format!("{GOOD} create index t_at on t (at); create unique index t_note on t (note)"), &plan).await, @"
     error[unique_without_partition_column]: t_note: unique index t_note does not contain the partition column at
-      hint: add at to it, or give up the guarantee: list it under [partition] drop_unique
+      hint: keep it with a key table: list it under [partition] keep_unique; or add at to it; or give up the guarantee: list it under drop_unique
     error[drop_unique]: t_at: drop_unique lists t_at, which is not unique
       hint: remove it from the list: the index is carried over
     error[drop_unique]: t_nope: drop_unique lists t_nope, but public.t has no such index
@@ -264,9 +264,9 @@ async fn indexes_that_partitions_cannot_have() {
 async fn dependents_that_cannot_be_carried_over() {
     insta::assert_snapshot!(check_good("create table c (t_id bigint references t); alter table t add parent bigint references t").await, @r#"
     error[incoming_foreign_key]: c_t_id_fkey: foreign key c_t_id_fkey of table public.c references public.t: the partitioned table is not unique on (id) alone
-      hint: drop it at the swap with [dependents] incoming_fk = "drop", or drop it by hand: alter table public.c drop constraint c_t_id_fkey; or change it so that it also references at
+      hint: keep it with a key table: [dependents] incoming_fk = "keep", and keep_unique not false; drop it at the swap with [dependents] incoming_fk = "drop", or drop it by hand: alter table public.c drop constraint c_t_id_fkey; or change it so that it also references at
     error[incoming_foreign_key]: t_parent_fkey: foreign key t_parent_fkey of the table itself references public.t: the partitioned table is not unique on (id) alone
-      hint: drop it at the swap with [dependents] incoming_fk = "drop", or drop it by hand: alter table public.t drop constraint t_parent_fkey; or change it so that it also references at
+      hint: keep it with a key table: [dependents] incoming_fk = "keep", and keep_unique not false; drop it at the swap with [dependents] incoming_fk = "drop", or drop it by hand: alter table public.t drop constraint t_parent_fkey; or change it so that it also references at
     "#);
     insta::assert_snapshot!(check_good("create view v as select id, note from t group by id; create view w as select t from t").await, @"
     error[view_bound_to_key]: public.v: view public.v groups by the primary key alone or has a whole row as a column, so it cannot be redirected to another table

@@ -320,7 +320,7 @@ async fn constraints_of_version_18() {
         alter table t add constraint t_during unique (id, during without overlaps)";
     insta::assert_snapshot!(after(period).await, @"
     error[unique_without_partition_column]: t_during: unique constraint t_during does not contain the partition column at
-      hint: add at to it, or give up the guarantee: list it under [partition] drop_unique
+      hint: keep it with a key table: list it under [partition] keep_unique; or add at to it; or give up the guarantee: list it under drop_unique
     error[over_a_period]: constraint t_during on table public.t: constraint t_during on table public.t is defined with WITHOUT OVERLAPS or PERIOD, and such constraints are not carried over
       hint: drop it before the run
     ");

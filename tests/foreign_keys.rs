@@ -282,7 +282,7 @@ const NARROW: &str = "
     insert into results select i, i from generate_series(1, 100) i";
 
 async fn a_key_that_cannot_reference_partitions_is_dropped_if_the_plan_requests_it(version: Version) {
-    let refusing = lab(version, NARROW).await;
+    let refusing = lab_with_plan(version, NARROW, "[dependents]\nincoming_fk = 'refuse'\n").await;
     let output = refusing.ran("check").await.exits(3);
     assert_eq!(errors(&output.stdout), ["error[incoming_foreign_key]: results_sample"]);
     let lab = lab_with_plan(version, NARROW, "[dependents]\nincoming_fk = 'drop'\n").await;

@@ -103,9 +103,6 @@ impl KeyTable {
         comment: Option<String>,
         keeps_moves: bool,
     ) -> Result<Self, &'static str> {
-        if !index.tail.starts_with("btree ") {
-            return Err("it is not a B-tree");
-        }
         if index.deferrable == " deferrable" {
             return Err(
                 "it is DEFERRABLE INITIALLY IMMEDIATE, so the key table would be checked at another time",

@@ -210,6 +210,11 @@ pub struct Index {
 }
 
 impl Index {
+    /// Whether its access method is `btree`, which the server may quote.
+    pub fn is_btree(&self) -> bool {
+        self.tail.trim_start_matches('"').starts_with("btree")
+    }
+
     /// The same index without a constraint, and not unique.
     pub fn without_guarantee(&self) -> Self {
         Self { unique: false, constraint: String::new(), deferrable: String::new(), ..self.clone() }

@@ -3,9 +3,9 @@
 use super::cluster::{Database, Version};
 
 /// The plan of most cases.
-pub const MONTHS: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\n";
+pub const MONTHS: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\nkeep_unique = false\n";
 /// The same with bounds and without a default partition.
-pub const SPRING: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\nfrom = '2024-01-01'\nto = '2024-04-01'\ndefault = false\n";
+pub const SPRING: &str = "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\nkeep_unique = false\nfrom = '2024-01-01'\nto = '2024-04-01'\ndefault = false\n";
 /// A table without findings.
 pub const GOOD: &str = "create table t (id bigint primary key, at timestamptz not null, note text);
     insert into t select i, timestamptz '2024-01-15 00:00Z' + i * interval '1 day' from generate_series(0, 99) i;

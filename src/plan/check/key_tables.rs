@@ -55,7 +55,13 @@ pub(super) fn check(
 pub(super) fn is_wanted(plan: &Partitioning, table: &Table, key: Option<&Index>, index: &Index) -> bool {
     let listed = |names: &[String]| names.iter().any(|name| name == index.name.as_str());
     let lacks = index.columns.as_ref().is_none_or(|columns| !columns.contains(&Ident::new(&plan.by)));
-    if !index.unique || !index.valid || index.exclusion.is_some() || !lacks || listed(&plan.drop_unique) {
+    if !index.unique
+        || !index.valid
+        || !index.is_btree()
+        || index.exclusion.is_some()
+        || !lacks
+        || listed(&plan.drop_unique)
+    {
         return false;
     }
     match &plan.keep_unique {
@@ -98,7 +104,7 @@ fn is_generated(table: &Table, index: &Index) -> bool {
 fn of_index(plan: &Partitioning, found: &Found, index: &Index) -> Result<KeyTable, String> {
     let table = &found.table;
     let unique = found.keys.indexes.iter().find(|one| one.index == index.name);
-    let unique = unique.ok_or("it is not a B-tree")?;
+    let unique = unique.ok_or("its columns could not be read")?;
     let comment = table.comments.iter().find(|c| c.kind == "constraint" && c.name == index.name);
     let comment = comment.map(|c| c.text.clone()).or_else(|| index.comment.clone());
     let referenced = references(plan, table, index).next().is_some();

@@ -7,6 +7,7 @@ use crate::model::key_table::{KeyTable, MOVING};
 use super::prepare::{grant, revoke};
 use super::{strip, with_operators};
 
+mod partitions;
 pub mod triggers;
 
 /// The unique B-tree indexes of the relation with oid `$1` as JSON ([`crate::model::key_table::UniqueIndex`]). Sent with

@@ -14,9 +14,10 @@
 //! removes it. A statement trigger removes what is left. The setting `pgstrata.moving` only saves looking for notes.
 
 use crate::model::blueprint::Blueprint;
-use crate::model::ident::{Ident, QualifiedName, literal};
+use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key_table::{KeyTable, MOVING, is_deferrable};
 
+use super::partitions;
 use crate::sql::{close_signature, dollar_quoted, operators_path, with_operators};
 
 /// Is `on` in a transaction that may have notes.
@@ -24,11 +25,11 @@ const SETTING: &str = "pgstrata.moving";
 /// Is `on` in a transaction in which a foreign key was missing.
 const ONE_BY_ONE: &str = "pgstrata.one_by_one";
 /// Is `on` while keys are added for a whole partition, which the guard allows.
-const ADDING: &str = "pgstrata.adding_keys";
+pub(super) const ADDING: &str = "pgstrata.adding_keys";
 const EQUAL: &str = "operator(pg_catalog.=)";
 
 /// The name of a function of the key table.
-fn function(k: &KeyTable, what: &str) -> QualifiedName {
+pub(super) fn function(k: &KeyTable, what: &str) -> QualifiedName {
     k.name.sibling(k.name.name.with_suffix(&format!("_{what}")))
 }
 
@@ -62,7 +63,13 @@ pub fn function_names(b: &Blueprint, k: &KeyTable) -> Vec<QualifiedName> {
 /// Creates the functions. Only the owner may use trigger functions in triggers; those in conditions are called as the
 /// writer.
 pub fn functions(b: &Blueprint, k: &KeyTable) -> Vec<String> {
-    let mut all = vec![follow(b, k), guard(b, k), add(b, k), remove(b, k), truncate(b, k)];
+    let mut all = vec![
+        follow(b, k),
+        guard(b, k),
+        partitions::add(b, k),
+        partitions::remove(b, k),
+        partitions::truncate(b, k),
+    ];
     if k.keeps_moves {
         all.extend([note_move(b, k), end_move(b, k), is_delete(b, k), is_update(b, k), is_insert(b, k)]);
     }
@@ -305,101 +312,6 @@ end",
         )
     };
     definer(b, k, "defer", "", "trigger", &body)
-}
-
-/// Removes the keys of truncated rows. TRUNCATE of the table fires its trigger first, then those of its partitions. Rows
-/// that reference the table prevent it, as they would if they referenced the table itself.
-fn truncate(b: &Blueprint, k: &KeyTable) -> String {
-    let escaped = |text: &str| text.replace('%', "%%");
-    let without_row = format!(
-        "delete from {} key where not exists (select from %s x where {} and {})",
-        escaped(&k.name.to_string()),
-        escaped(&k.has_key("x")),
-        escaped(&k.matches("key", &k.values("x")))
-    );
-    let body = format!(
-        "declare
-  referencing regclass;
-  found_rows boolean;
-begin
-  for referencing in
-    select conrelid from pg_constraint where confrelid = {name}::regclass and contype = 'f' and conparentid = 0
-  loop
-    found_rows := true;
-    if has_table_privilege(referencing, 'select') then
-      execute format('select exists (select from %s)', referencing) into found_rows;
-    end if;
-    if found_rows then
-      raise exception 'cannot truncate a table referenced in a foreign key constraint' using errcode = '0A000',
-        detail = format('Table %s references %s.', referencing, tg_relid::regclass),
-        hint = format('Truncate table %s at the same time.', referencing);
-    end if;
-  end loop;
-  if not exists (select from pg_inherits where inhrelid = tg_relid) then
-    delete from {};
-  else
-    execute format({}, (select inhparent::regclass from pg_inherits where inhrelid = tg_relid));
-  end if;
-  return null;
-end",
-        k.name,
-        literal(&without_row),
-        name = literal(&k.name.to_string()),
-    );
-    with_fixed_path(b, &format!("{}()", function(k, "truncate")), "trigger", &body)
-}
-
-/// Creates a function that is rarely called, with a fixed search path.
-fn with_fixed_path(b: &Blueprint, signature: &str, returns: &str, body: &str) -> String {
-    format!(
-        "create function {signature} returns {returns} language plpgsql security definer\n\
-         set search_path = {} set row_security = off\nas {}",
-        operators_path(&b.table.operator_schemas),
-        dollar_quoted(body)
-    )
-}
-
-/// Adds the keys of a table that is about to be attached as a partition, and returns their number.
-fn add(b: &Blueprint, k: &KeyTable) -> String {
-    let columns: Vec<String> = k.columns.iter().map(|c| c.name.to_string()).collect();
-    let insert = [
-        format!(
-            "insert into {} ({}) select {} from only ",
-            k.name,
-            columns.join(", "),
-            k.values("x").join(", ")
-        ),
-        format!(" x where {}", k.has_key("x")),
-    ];
-    of_partition(b, k, "add", &insert)
-}
-
-/// Removes the keys of a partition that is about to be detached or dropped, and returns their number. The actions of
-/// foreign keys apply as for a DELETE of its rows.
-fn remove(b: &Blueprint, k: &KeyTable) -> String {
-    let delete = [
-        format!("delete from {} key using only ", k.name),
-        format!(" x where {} and {}", k.has_key("x"), k.matches("key", &k.values("x"))),
-    ];
-    of_partition(b, k, "remove", &delete)
-}
-
-/// A function that executes a statement for a partition, whose name is between the two parts of the statement.
-fn of_partition(b: &Blueprint, k: &KeyTable, what: &str, [before, after]: &[String; 2]) -> String {
-    let escaped = |text: &str| text.replace('%', "%%");
-    let body = format!(
-        "declare
-  n bigint;
-begin
-  perform set_config('{ADDING}', 'on', true);
-  execute format({}, $1);
-  get diagnostics n = row_count;
-  perform set_config('{ADDING}', '', true);
-  return n;
-end",
-        literal(&format!("{}%s{}", escaped(before), escaped(after)))
-    );
-    with_fixed_path(b, &format!("{}(regclass)", function(k, what)), "bigint", &body)
 }
 
 /// A trigger of the key table's functions.
