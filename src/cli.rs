@@ -98,26 +98,43 @@ fn time_of_day(written: &str) -> Result<NaiveTime, String> {
         .map_err(|_| "write hours and minutes, for example 05:00".to_owned())
 }
 
+/// The options of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanOptions {
+    /// The table, quoted as in SQL: public.events, "Forecasts"."Price Forecasts"
+    pub table: String,
+    /// The partition column, as in the catalog or quoted as in SQL; default: the best one, with the reasons and the alternatives as comments
+    #[arg(long, value_name = "COLUMN")]
+    pub by: Option<String>,
+    /// The range of one partition: month, "2 weeks", 100_000; default: suggested from the size of the table
+    #[arg(long, value_name = "INTERVAL")]
+    pub every: Option<String>,
+    /// Write the plan of a backfill
+    #[arg(long, conflicts_with_all = ["by", "every", "retype"])]
+    pub backfill: bool,
+    /// For a backfill: a column and its value, SQL over the row, which is called t; repeat the option for more
+    #[arg(long, value_name = "COLUMN=EXPRESSION", requires = "backfill")]
+    pub set: Vec<String>,
+    /// For a backfill: a column to add first, and its type; repeat the option for more
+    #[arg(long, value_name = "COLUMN=TYPE", requires = "backfill")]
+    pub add: Vec<String>,
+    /// Write the plan of a column type change: the column and its new type
+    #[arg(long, value_name = "COLUMN=TYPE", conflicts_with_all = ["by", "every"])]
+    pub retype: Option<String>,
+    /// Write the plan to this file, and only the advice to stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Read a live table and write a commented plan to partition it; plans of other kinds are written by hand
+    /// Read a live table and write a commented plan: to partition it by the best column, or by the one that is given, to
+    /// backfill it, or to change the type of a column
     #[command(
-        after_help = "Example:\n  pgstrata plan public.events --by created_at --every month -o events.toml"
+        after_help = "Example:\n  pgstrata plan public.events -o events.toml\n  pgstrata plan public.events --by created_at --every month -o events.toml\n  pgstrata plan suppliers --backfill --add search_name=text --set 'search_name=lower(t.name)'\n  pgstrata plan orders --retype id=bigint -o orders_id.toml"
     )]
-    Plan {
-        /// The table, quoted as in SQL: public.events, "Forecasts"."Price Forecasts"
-        table: String,
-        /// The partition column, as in the catalog or quoted as in SQL
-        #[arg(long, value_name = "COLUMN")]
-        by: String,
-        /// The range of one partition: month, "2 weeks", 100_000; default: suggested from the size of the table
-        #[arg(long, value_name = "INTERVAL")]
-        every: Option<String>,
-        /// Write the plan to this file instead of stdout
-        #[arg(long, short, value_name = "FILE")]
-        output: Option<PathBuf>,
-    },
+    Plan(PlanOptions),
     /// Report all errors and warnings of a plan, without changing anything; with -v, also list the objects that are
     /// carried over
     #[command(
@@ -322,7 +339,10 @@ mod tests {
         let cli = Cli::try_parse_from(["pgstrata", "status", "--dsn", "postgres://u:s3cret@h/d"]).unwrap();
         assert!(!format!("{cli:?}").contains("s3cret"));
         assert_eq!(cli.everywhere.dsn.unwrap().as_str(), "postgres://u:s3cret@h/d");
-        assert!(Cli::try_parse_from(["pgstrata", "plan", "t"]).is_err());
+        assert!(Cli::try_parse_from(["pgstrata", "plan", "t"]).is_ok());
+        assert!(Cli::try_parse_from(["pgstrata", "plan"]).is_err());
+        assert!(Cli::try_parse_from(["pgstrata", "plan", "t", "--backfill", "--by", "c"]).is_err());
+        assert!(Cli::try_parse_from(["pgstrata", "plan", "t", "--set", "a=b"]).is_err());
         assert!(Cli::try_parse_from(["pgstrata"]).is_err());
         assert!(Cli::try_parse_from(["pgstrata", "run", "p", "--for", "2h"]).is_ok());
         assert!(Cli::try_parse_from(["pgstrata", "run", "p", "--until", "05:00"]).is_ok());

@@ -8,7 +8,7 @@ use chrono::{DateTime, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use tracing::Instrument;
 
-use crate::cli::{Cli, Command, Dsn};
+use crate::cli::{Cli, Command, Dsn, PlanOptions};
 use crate::clock;
 use crate::demo;
 use crate::engine::{Engine, preflight, script};
@@ -29,6 +29,7 @@ use crate::pg::sample::sample;
 use crate::pg::{checklist, status, store, survey};
 use crate::phase::{self, Outcome, Verdict};
 use crate::plan::check::each_carried;
+use crate::plan::survey::pair;
 use crate::plan::{Plan, assignment};
 use crate::report::{self, Checked, Output, StatusWatch};
 use crate::sql::printable::printable;
@@ -52,9 +53,7 @@ pub fn run(cli: Cli, output: Output) -> Result<()> {
 async fn dispatch(cli: Cli, output: Output) -> Result<()> {
     let target = || Target::from_env(cli.everywhere.dsn.as_ref().map(Dsn::as_str));
     match &cli.command {
-        Command::Plan { table, by, every, output: file } => {
-            plan(&target()?, table, by, every.as_deref(), file.as_deref()).await
-        }
+        Command::Plan(options) => plan(&target()?, options, output).await,
         Command::Check { plan, sample } => {
             check(&target()?, plan, cli.everywhere.verbose > 0 || output.json, *sample, output).await
         }
@@ -238,27 +237,29 @@ fn read_plan(path: &Path) -> Result<Plan> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         Error::usage(format!("failed to read plan {name}"))
             .caused_by(e)
-            .hint("`pgstrata plan TABLE --by COLUMN -o FILE` writes a plan")
+            .hint("`pgstrata plan TABLE -o FILE` writes a plan")
     })?;
     Plan::parse(&text, &name)
 }
 
-async fn plan(
-    target: &Target,
-    table: &str,
-    by: &str,
-    every: Option<&str>,
-    file: Option<&Path>,
-) -> Result<()> {
+async fn plan(target: &Target, options: &PlanOptions, output: Output) -> Result<()> {
+    let PlanOptions { table, by, every, backfill, set, add, retype, output: file } = options;
     let table = QualifiedName::parse(table).map_err(Error::usage)?;
-    let every: Option<Every> = every.map(|e| e.parse().map_err(Error::usage)).transpose()?;
+    let every: Option<Every> = every.as_deref().map(|e| e.parse().map_err(Error::usage)).transpose()?;
+    let pairs = |all: &[String], option| all.iter().map(|one| pair(one, option)).collect::<Result<Vec<_>>>();
+    let (set, add) = (pairs(set, "--set")?, pairs(add, "--add")?);
+    let retype = retype.as_deref().map(|written| pair(written, "--retype")).transpose()?;
     let session = target.connect(target.application_name()).await?;
-    let text = survey::survey(&session, &table, by, every).await?;
-    match file {
-        None => report::print_text(&text),
-        Some(path) => std::fs::write(path, text)
-            .map_err(|e| Error::usage(format!("failed to write {}", path.display())).caused_by(e))?,
+    let survey = match &retype {
+        Some((column, to)) => survey::retype(&session, &table, column, to).await?,
+        None if *backfill => survey::backfill(&session, &table, &set, &add).await?,
+        None => survey::survey(&session, &table, by.as_deref(), every).await?,
+    };
+    if let Some(path) = file {
+        std::fs::write(path, survey.text())
+            .map_err(|e| Error::usage(format!("failed to write {}", path.display())).caused_by(e))?;
     }
+    report::print_survey(&output, &table.plain(), &survey, file.as_deref());
     Ok(())
 }
 

@@ -60,7 +60,7 @@
 //! | preflight, findings | `finding`, `explanation` | `check` | `preflight`, `surroundings` | `preflight` | |
 //! | the checklist of `check` | `checklist` | | `checklist` | `checklist` | |
 //! | the table's definition in the catalog | `table`, `dependent` | | `catalog` | `catalog` | |
-//! | `pgstrata plan` | `partition` | `survey`, `suggest`, `draft` | | `survey` | |
+//! | `pgstrata plan` | `partition` | `survey`, `advise`, `answers`, `suggest`, `draft` | `survey` | `survey` | |
 //! | trial of definitions in preflight | | `check::table_trial` | `partition_trial` | `partition_trial`, `refused` | |
 //! | trial of rows in preflight | `sample` | `check::sampled` | `row_trial`, `sample` | `row_trial`, `sample` | |
 //! | definitions that are created again | | | `recreated`, `references` | `references` | |
@@ -103,6 +103,8 @@
 //!
 //! ## Plans and findings
 //!
+//! - **which partition column `plan` proposes**: `plan::advise`: `advise`; which answers it writes, and at which key a
+//!   finding stands: `plan::answers`
 //! - **the default of a plan key**: `plan::resolve`
 //! - **which check reports a finding**: `plan::check` has a file for each topic; search for the code in quotes. What
 //!   it means: `docs/findings.md`
@@ -245,7 +247,7 @@
 //! - a key of the plan: `plan::file`, the struct (`Plan` in [`plan`], or that of its section), `plan::resolve`,
 //!   `plan::identity` (`Plan::settings`: a key that is missing there is lost when the job is resumed), `docs/plan.md`
 //! - a finding: the query in `sql::preflight`, `pg::preflight`, the field in `plan::check::facts`, the decision in
-//!   `plan::check`, the entry in `docs/findings.md`
+//!   `plan::check`, the entry in `docs/findings.md`; if a key of the plan answers it, `plan::answers`
 //! - a throttling signal: `model::pace` (`Signal`), `plan::throttle` (its limit, which is also a key of the plan),
 //!   `sql::pace` and `pg::signals` (its value), `phase::job::evaluate` (value and limit), `docs/throttling.md`; for a
 //!   new cause, `model::pace::cause` and `report::sentence::throttle`

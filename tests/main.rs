@@ -2,6 +2,7 @@
 //! database. Modules share code only through `support`.
 #![expect(clippy::unwrap_used, reason = "the panic of a failed test reports its location")]
 
+mod advice; // `plan` proposes the partition column, and writes plans that `check` accepts, for tables of many shapes
 mod allowed; // a job that `check` allows succeeds, with any mix of objects on the table
 mod ascii; // databases whose encoding is SQL_ASCII
 mod backfill; // backfills under writers, killed at every failpoint, resumed on schedules
@@ -62,7 +63,7 @@ mod status; // `status`, and the JSON of every command
 mod stops; // runs that receive SIGINT, locks that cannot be acquired
 mod subscriber; // logical replication subscribers through every swap
 mod support; // shared code: servers, databases, labs, writers, a proxy
-mod survey; // `plan` drafts a plan from a live table
+mod survey; // `plan` drafts plans of every kind from a live table
 mod trial; // what `check` tries on the server
 mod untrusted_code; // code of the table's owner never runs with the privileges of the job's role
 mod verify; // `verify` finds every mismatch, and reports no false one

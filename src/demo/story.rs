@@ -160,7 +160,7 @@ impl Stage {
         let session = self.target.connect(self.target.application_name()).await?;
         let name = QualifiedName::parse(TABLE).map_err(Error::usage)?;
         let every: Every = "month".parse().map_err(Error::usage)?;
-        let text = survey(&session, &name, "created_at", Some(every)).await?;
+        let text = survey(&session, &name, Some("created_at"), Some(every)).await?.text();
         let settings: String = text
             .lines()
             .skip_while(|line| line.starts_with('#') || line.is_empty())

@@ -26,6 +26,27 @@ use super::{catalog, untrusted_code};
 /// # Errors
 /// The connection was lost, or a role that is not trusted has put code on the table. What the server rejects is in the trial.
 pub async fn trial(client: &Client, b: &Blueprint, trust: &[String]) -> Result<TableTrial> {
+    let (mut trial, doubtful) = tried(client, b, trust).await?;
+    for (check, depends_on_more) in doubtful {
+        row_trial::violations(client, b, check, depends_on_more, trust, &mut trial).await?;
+    }
+    Ok(trial)
+}
+
+/// [`trial`] without the CHECK constraints that must be tested on all rows.
+///
+/// # Errors
+/// As [`trial`].
+pub async fn definitions(client: &Client, b: &Blueprint, trust: &[String]) -> Result<TableTrial> {
+    tried(client, b, trust).await.map(|(trial, _)| trial)
+}
+
+/// The trial, and the CHECK constraints that rows may violate; for each, whether it depends on more than the row.
+async fn tried<'a>(
+    client: &Client,
+    b: &'a Blueprint,
+    trust: &[String],
+) -> Result<(TableTrial, Vec<(&'a Check, bool)>)> {
     client.batch_execute(READ_COMMITTED).await?;
     let tried = async {
         untrusted_code::check(client, std::slice::from_ref(&b.table.name), trust, Access::Copies).await?;
@@ -33,14 +54,9 @@ pub async fn trial(client: &Client, b: &Blueprint, trust: &[String]) -> Result<T
     }
     .await;
     client.batch_execute("rollback").await?;
-    let (mut trial, doubtful) = tried?;
-    for (check, depends_on_more) in doubtful {
-        row_trial::violations(client, b, check, depends_on_more, trust, &mut trial).await?;
-    }
-    Ok(trial)
+    tried
 }
 
-/// The trial, and the CHECK constraints that rows may violate; for each, whether it depends on more than the row.
 async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTrial, Vec<(&'a Check, bool)>)> {
     let mut trial = TableTrial::default();
     client.batch_execute("set local lock_timeout = '100ms'").await?;

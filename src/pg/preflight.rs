@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
-use crate::model::blueprint::Direction;
+use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::design::Design;
 use crate::model::finding::{Finding, Findings, Level};
 use crate::model::ident::{Ident, QualifiedName};
@@ -163,6 +163,22 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
     Ok(Preflight { findings, design, rows_estimated, rows_to_fill: None })
 }
 
+/// What the server says to the definitions that the job would create, without reading all rows.
+///
+/// # Errors
+/// The server returned an error.
+pub(super) async fn definitions(client: &Client, plan: &Plan, b: &Blueprint) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    if catalog::find(client, &b.target()).await?.is_some() {
+        return Ok(findings);
+    }
+    let trial = partition_trial::definitions(client, b, plan.trust()).await;
+    if let Some(trial) = passed(trial, "the partitioned table", &b.table, &mut findings)? {
+        findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
+    }
+    Ok(findings)
+}
+
 /// The result of a trial; none, with a warning, if it failed because of a lock that others hold or a time limit.
 fn passed<T>(tried: Result<T>, what: &str, table: &Table, findings: &mut Vec<Finding>) -> Result<Option<T>> {
     let mut trial = TableTrial::default();
@@ -287,12 +303,7 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     let (code, overloads) = untrusted_code::recreated(client, &[oid], trust, recreates).await?;
     rights.untrusted_code.extend(code);
     rights.overloads = overloads;
-    let readable = table.relkind == "r"
-        && rights.select
-        && !rights.rows_hidden
-        && rights.schemas_without_usage.is_empty()
-        && rights.untrusted_code.is_empty()
-        && rights.overloads.is_empty();
+    let readable = is_readable(&table, &rights);
     let column = table.column(&Ident::new(by)).filter(|c| ColumnKind::from_sql(&c.base_type).is_some());
     let values = match column {
         Some(column) if readable => Some(values(client, &table, column).await?),
@@ -315,6 +326,16 @@ async fn key_facts(client: &Client, oid: u32) -> Result<UniqueFacts> {
         indexes,
         ambiguous: ambiguous.iter().map(|row| Ident::new(row.get::<_, &str>(0))).collect(),
     })
+}
+
+/// Whether the session can read rows of the table, and runs nobody's code by it.
+pub(super) fn is_readable(table: &Table, rights: &Rights) -> bool {
+    table.relkind == "r"
+        && rights.select
+        && !rights.rows_hidden
+        && rights.schemas_without_usage.is_empty()
+        && rights.untrusted_code.is_empty()
+        && rights.overloads.is_empty()
 }
 
 /// The other users of the table. Statements are included only if pg_stat_statements is loaded and readable.
@@ -367,7 +388,7 @@ async fn size(client: &Client, oid: u32) -> Result<Size> {
 }
 
 /// Whether a usable index begins with the column.
-fn leads(table: &Table, column: &Column) -> bool {
+pub(super) fn leads(table: &Table, column: &Column) -> bool {
     table.indexes.iter().any(|index| {
         let first = index.columns.as_ref().and_then(|columns| columns.first());
         index.valid && !index.partial && index.tail.starts_with("btree ") && first == Some(&column.name)
@@ -415,6 +436,6 @@ async fn count_outside(client: &Client, plan: &Partitioning, found: &mut Found) 
     Ok(())
 }
 
-fn is_time(column: &Column) -> bool {
+pub(super) fn is_time(column: &Column) -> bool {
     ColumnKind::from_sql(&column.base_type).is_some_and(partitioning::is_time)
 }

@@ -2,8 +2,10 @@
 //!
 //! `file` mirrors the TOML, and `resolve` turns it into a [`Plan`]; nothing else builds one. `identity` defines which
 //! settings cannot change after the job has started. `check` compares the plan with the facts of a live table.
-//! `suggest` and `draft` write the first plan for a table.
+//! `survey`, `advise`, `answers`, `suggest` and `draft` write the first plan for a table.
 
+pub mod advise;
+mod answers;
 pub mod backfill;
 pub mod check;
 mod draft;
@@ -26,6 +28,7 @@ mod throttle;
 
 use std::time::Duration;
 
+pub use answers::Answers;
 pub use backfill::{Backfill, Finish, KeepFilled};
 pub use draft::{DraftFacts, draft};
 pub use identity::{ChangedSetting, changed};
@@ -33,7 +36,7 @@ pub use live::assignment;
 pub use partitioning::Partitioning;
 pub use retention::{Retention, RetentionAction};
 pub use retype::Retype;
-pub use suggest::{histogram_by_month, suggest, suggest_integers};
+pub use suggest::{EpochUnit, histogram_by_month, suggest, suggest_epoch, suggest_integers};
 pub use task::{Purpose, Task};
 pub use throttle::{DeadLimit, DeadShare, ReplicaLag, Throttle};
 

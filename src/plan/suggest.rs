@@ -66,6 +66,59 @@ pub fn suggest_integers(rows: u64, bytes: u64, span: u64) -> (Every, String) {
     )
 }
 
+/// The unit of times since 1970 in an integer column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EpochUnit {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Milliseconds,
+    /// Microseconds.
+    Microseconds,
+}
+
+impl EpochUnit {
+    /// The unit in which both values are times from 2000 to 2100; none if there is no such unit.
+    pub fn of(oldest: i64, newest: i64) -> Option<Self> {
+        const FROM_S: i64 = 946_684_800;
+        const TO_S: i64 = 4_102_444_800;
+        [Self::Seconds, Self::Milliseconds, Self::Microseconds].into_iter().find(|unit| {
+            let times = FROM_S * unit.per_second()..TO_S * unit.per_second();
+            times.contains(&oldest) && times.contains(&newest)
+        })
+    }
+
+    fn per_second(self) -> i64 {
+        match self {
+            Self::Seconds => 1,
+            Self::Milliseconds => 1_000,
+            Self::Microseconds => 1_000_000,
+        }
+    }
+
+    /// The name, in the plural.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Milliseconds => "milliseconds",
+            Self::Microseconds => "microseconds",
+        }
+    }
+}
+
+/// Suggests an interval for an integer column of times since 1970, with the reason: a whole number of days or hours.
+pub fn suggest_epoch(rows: u64, bytes: u64, span: u64, unit: EpochUnit) -> (Every, String) {
+    let per_second = unit.per_second();
+    let (every, because) = suggest(rows, bytes, span as f64 / per_second as f64 / 86_400.0);
+    let hours = match every {
+        Every::Hours(n) => i64::from(n),
+        every => (days(every).unwrap_or(1.0).floor() as i64) * 24,
+    };
+    let length = if hours % 24 == 0 { format!("{} days", hours / 24) } else { format!("{hours} hours") };
+    let integers = Every::Integers(hours * 3600 * per_second);
+    (integers, format!("{length} in {}; {because}", unit.name()))
+}
+
 /// The nearest number (by ratio) of 1, 2, 5, 10, 20, 50, and so on.
 fn round_number(wanted: f64) -> i64 {
     let rounds = (0..=17).flat_map(|zeros| [1, 2, 5].map(|digit| digit * 10_i64.pow(zeros)));
@@ -175,6 +228,18 @@ mod tests {
         assert_eq!(rows, [("2024-01", 103_175), ("2024-02", 92_063), ("2024-03", 104_762)]);
         assert_eq!(histogram_by_month(&[], 5), []);
         assert_eq!(histogram_by_month(&["2024-01-01".to_owned()], 5), []);
+    }
+
+    #[test]
+    fn intervals_for_times_in_integers() {
+        let (second, day) = (1_700_000_000_i64, 86_400);
+        assert_eq!(EpochUnit::of(second, second + day), Some(EpochUnit::Seconds));
+        assert_eq!(EpochUnit::of(second * 1000, second * 1000 + day), Some(EpochUnit::Milliseconds));
+        assert_eq!(EpochUnit::of(second * 1_000_000, second * 1_000_000), Some(EpochUnit::Microseconds));
+        assert_eq!(EpochUnit::of(1, second), None);
+        assert_eq!(EpochUnit::of(second, second * 1000), None);
+        let suggested = |unit| text(suggest_epoch(300_000, 40_000_000, 730 * 86_400, unit));
+        assert_snapshot!(suggested(EpochUnit::Seconds), @"2592000: 30 days in seconds; a month contains about 12,508 rows, 1.59 MiB");
     }
 
     proptest! {

@@ -13,10 +13,12 @@ mod paint;
 mod sample;
 mod sentence;
 mod status;
+mod survey;
 mod verify_report;
 
 use std::{
     io::{self, IsTerminal, Write},
+    path::Path,
     time::Instant,
 };
 
@@ -32,6 +34,7 @@ use crate::{
         checklist::Checklist, explanation::Explanation, finding::Findings, sample::Sample, status::Status,
         verify_report::VerifyReport,
     },
+    plan::survey::Survey,
 };
 
 /// Options for printing.
@@ -132,6 +135,16 @@ pub fn print_statuses(output: &Output, statuses: &[Status]) {
         statuses.iter().for_each(|status| to_stdout(&json::result(&status::with_sentences(status))));
     } else {
         to_stdout(&status::table(statuses));
+    }
+}
+
+/// Prints what `plan` found: the plan, or, if it was written to `file`, the advice.
+pub fn print_survey(output: &Output, table: &str, survey: &Survey, file: Option<&Path>) {
+    match file {
+        _ if output.json => to_stdout(&json::result(&survey::fields(table, survey, file))),
+        None => print_text(&survey.text()),
+        Some(_) if output.quiet => {}
+        Some(file) => to_stdout(&survey::text(survey, file)),
     }
 }
 

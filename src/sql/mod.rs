@@ -48,6 +48,7 @@ pub mod space;
 pub mod store;
 pub mod strip;
 pub mod surroundings;
+pub mod survey;
 pub mod swap;
 pub mod trial;
 mod trust;

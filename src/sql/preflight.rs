@@ -234,16 +234,6 @@ pub fn outside(table: &QualifiedName, by: &Column, time: bool) -> String {
     )
 }
 
-/// The names of the columns of `$1.$2`.
-pub const COLUMN_NAMES: &str = "select a.attname::text
-from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
-  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped";
-
-/// The histogram bounds of column `$3` of table `$1.$2`, as text.
-pub const HISTOGRAM: &str = "select histogram_bounds::text::text[] from pg_catalog.pg_stats
-where schemaname = $1 and tablename = $2 and attname = $3 and not inherited";
-
 /// The triggers that fill rows, except those of partitions: name, and schema and name of the table.
 pub const FILL_TRIGGERS: &str = "select t.tgname::text, n.nspname::text, c.relname::text
 from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid

@@ -57,8 +57,7 @@ impl Layout {
             .ok_or_else(|| Error::usage(format!("table {name} does not exist")))?;
         let row = client.query_opt(sql::KEY, &[&oid]).await?;
         let row = row.ok_or_else(|| {
-            refuse("is not partitioned")
-                .hint(format!("to partition it: `pgstrata plan {} --by COLUMN`", word(&name)))
+            refuse("is not partitioned").hint(format!("to partition it: `pgstrata plan {}`", word(&name)))
         })?;
         if row.get::<_, &str>(0) != "r" {
             return Err(refuse(

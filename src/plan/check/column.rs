@@ -143,7 +143,10 @@ fn contents(report: &mut Report, plan: &Partitioning, table: &Table, column: &Co
     let name = plain(column.name.as_str());
     let table = table.name.plain();
     if !column.not_null {
-        let nulls = rows_that(values.nulls, "contains NULL", "contain NULL");
+        let mut nulls = rows_that(values.nulls, "contains NULL", "contain NULL");
+        if values.estimated {
+            nulls = format!("about {nulls}");
+        }
         let set = set_not_null(&table, &column.name);
         let hint = if values.nulls > 0 { format!("set a value in these rows, then run: {set}") } else { set };
         report.error(
@@ -154,7 +157,10 @@ fn contents(report: &mut Report, plan: &Partitioning, table: &Table, column: &Co
         );
     }
     if values.infinite > 0 {
-        let infinite = rows_that(values.infinite, "contains", "contain");
+        let mut infinite = rows_that(values.infinite, "contains", "contain");
+        if values.estimated {
+            infinite = format!("at least {infinite}");
+        }
         let message = format!(
             "{infinite} infinity or -infinity in column {name}, which no partition with bounds \
                 accepts"

@@ -98,6 +98,8 @@ pub struct Found {
 pub struct Values {
     /// Whether the smallest and largest values were read from an index. Otherwise the whole table was read.
     pub by_index: bool,
+    /// Whether the numbers of rows are estimates, and the values come from statistics and a sample.
+    pub estimated: bool,
     /// The smallest finite value.
     pub oldest: Option<String>,
     /// The largest finite value.

@@ -192,21 +192,37 @@ pub fn each_carried(b: &Blueprint) -> impl Iterator<Item = Finding> {
     inventory::inventory(b).into_iter().map(note)
 }
 
-/// The column `by`, its kind, and the key.
+/// The key of the table, if there is one that is usable.
+pub(super) fn key(table: &Table) -> Option<&Index> {
+    key::choose(table)
+}
+
+/// The finding that there is no usable key.
+pub(super) fn no_key(table: &Table) -> Option<Finding> {
+    let mut report = Report::default();
+    key::check(&mut report, table);
+    report.0.pop()
+}
+
+/// Whether the relation can be partitioned at all.
 ///
 /// # Errors
-/// The first finding that rules out every plan for this column.
-pub(super) fn candidates<'a>(
-    table: &'a Table,
-    by: &str,
-) -> Result<(&'a Column, ColumnKind, &'a Index), Finding> {
+/// The first finding that rules it out.
+pub(super) fn is_table(table: &Table) -> Result<(), Finding> {
     let mut report = Report::default();
-    let is_table = shape::check(&mut report, table);
-    let column = if is_table { column::find(&mut report, table, by) } else { None };
+    if shape::check(&mut report, table) { Ok(()) } else { Err(report.0.swap_remove(0)) }
+}
+
+/// The column `by` and its kind.
+///
+/// # Errors
+/// The finding that rules out every plan for this column.
+pub(super) fn candidate<'a>(table: &'a Table, by: &str) -> Result<(&'a Column, ColumnKind), Finding> {
+    let mut report = Report::default();
+    let column = column::find(&mut report, table, by);
     let kind = column.and_then(|column| column::kind(&mut report, column));
-    let key = if kind.is_some() { key::check(&mut report, table) } else { None };
-    match (column, kind, key) {
-        (Some(column), Some(kind), Some(key)) => Ok((column, kind, key)),
+    match (column, kind) {
+        (Some(column), Some(kind)) => Ok((column, kind)),
         _ => Err(report.0.swap_remove(0)),
     }
 }
