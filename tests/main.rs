@@ -30,6 +30,7 @@ mod given_up; // unique indexes whose guarantee the plan gives up
 mod hints; // the commands and corrections that hints suggest work
 mod identical; // values that are equal but not identical
 mod in_the_way; // applications that hold locks are never chosen as deadlock victims
+mod key_tables; // unique constraints and foreign keys that key tables keep, compared with a plain table
 mod keys; // every kind of key, partition column and name through all steps of a job
 mod kitchen_sink; // a table with every kind of dependent, under load
 mod layering; // the structure of the source and of the tests: imports, failpoints, file sizes
