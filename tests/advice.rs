@@ -61,7 +61,7 @@ const SHAPES: [AdvisedTable; 16] = [
             create table event_e (token text references events (token))",
         by: Some("id"),
         errors: &[],
-        gives_up: &["unique", "unique", "foreign_key", "foreign_key"],
+        gives_up: &[],
     },
     AdvisedTable {
         table: "comments",
@@ -93,7 +93,7 @@ const SHAPES: [AdvisedTable; 16] = [
             insert into sessions (token, created_at, expires_at) select 't' || i, timestamptz '2024-01-01Z' + i * interval '1 hour', timestamptz '2024-02-01Z' + (i * 7919 % 3000) * interval '1 hour' from generate_series(1, 3000) i",
         by: Some("created_at"),
         errors: &[],
-        gives_up: &["generated_key", "unique"],
+        gives_up: &["generated_key"],
     },
     AdvisedTable {
         table: "versions",
@@ -109,7 +109,7 @@ const SHAPES: [AdvisedTable; 16] = [
             insert into settings select 'k' || i, '{}', timestamptz '2024-01-01Z' + (i * 37 % 900) * interval '1 hour' from generate_series(1, 900) i",
         by: Some("updated_at"),
         errors: &[],
-        gives_up: &["natural_key"],
+        gives_up: &[],
     },
     AdvisedTable {
         table: "readings",
@@ -157,7 +157,7 @@ const SHAPES: [AdvisedTable; 16] = [
             insert into \"Odd \"\"Table\" (\"E mail\", \"A t\") select 'e' || i, timestamptz '2024-01-01Z' + i * interval '1 hour' from generate_series(1, 300) i",
         by: Some("\"I d\""),
         errors: &[],
-        gives_up: &["unique"],
+        gives_up: &[],
     },
 ];
 
@@ -181,7 +181,10 @@ async fn every_shape_has_a_plan_that_check_accepts_or_that_names_what_is_missing
         let planned: Value = serde_json::from_str(&planned).unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(planned["plan"], text.as_str());
-        assert_eq!(planned["by"].as_str(), *by, "{table}");
+        // Before PostgreSQL 15, a foreign key cannot reference the key of a partitioned table, only a key table.
+        let keeps_more = version == Version::V14 && ["events", "comments"].contains(table);
+        let by = if keeps_more { Some("created_at") } else { *by };
+        assert_eq!(planned["by"].as_str(), by, "{table}");
         assert!(text.lines().all(|line| line.len() < 130 || line.contains("    alter")), "{text}");
         let ran = db.pgstrata(&["check", path, "--json"]).await;
         if by.is_none() {

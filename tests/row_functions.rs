@@ -115,7 +115,7 @@ async fn work(client: tokio_postgres::Client, stop: Arc<AtomicBool>) -> i64 {
         match client.query(one, &[]).await {
             Ok(rows) => {
                 completed +=
-                    rows.iter().filter(|row| row.get::<_, Option<bool>>(0) == Some(true)).count() as i64
+                    rows.iter().filter(|row| row.get::<_, Option<bool>>(0) == Some(true)).count() as i64;
             }
             // The guard rejects a statement whose snapshot is older than the exchange.
             Err(e) if e.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) => {}

@@ -255,7 +255,7 @@ pub fn is_deferrable(key: &ForeignKey) -> bool {
     parts.iter().any(|token| quoted_or_word(token) == "DEFERRABLE")
 }
 
-fn quoted_or_word<'a>(token: &'a str) -> &'a str {
+fn quoted_or_word(token: &str) -> &str {
     if token.starts_with('"') { quoted(token) } else { token }
 }
 

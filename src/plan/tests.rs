@@ -50,9 +50,8 @@ fn error_with(lines: &str) -> String {
     error(&format!("{LEAST}{lines}"))
 }
 
-#[test]
-fn a_full_plan_is_read() {
-    let text = r#"
+/// A plan with every setting of a partition job.
+const FULL: &str = r#"
 name  = "petri_observations"
 kind  = "partition"
 table = '"Forecasts"."Price Forecasts"'
@@ -74,13 +73,11 @@ drop_unique = ["b_key", '"A"', "b_key"]
 workers         = 4
 order           = "physical"
 target_batch_ms = 250
-
 [throttle]
 rows_per_second = 50_000
 
 [verify]
 rows = "count"
-
 [swap]
 when         = "verified"
 lock_timeout = "1s 500ms"
@@ -97,6 +94,9 @@ incoming_fk = "drop"
 keep = "24 months"
 how  = "detach"
 "#;
+
+#[test]
+fn a_full_plan_is_read() {
     let expected = Plan {
         name: "petri_observations".to_owned(),
         table: QualifiedName::new("Forecasts", "Price Forecasts"),
@@ -130,7 +130,7 @@ how  = "detach"
         old_snapshots: OldSnapshots::Accept,
         keep_old: Duration::from_secs(14 * 86_400),
     };
-    assert_eq!(Plan::parse(text, "p.toml").unwrap(), expected);
+    assert_eq!(Plan::parse(FULL, "p.toml").unwrap(), expected);
 }
 
 #[test]

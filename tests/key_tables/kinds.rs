@@ -126,7 +126,7 @@ async fn keys_that_cannot_be_kept_are_reported() {
             format!(
                 "{REFERENCE}); create trigger \"!a\" after insert on t for each row execute function f()"
             ),
-            "warning[key_table_trigger]: !a",
+            "warning[key_table_trigger]: \"!a\"",
         ),
         ("id text unique", format!("{REFERENCE} deferrable)"), "warning[key_table_deferrable]: ch_fk"),
         (

@@ -102,7 +102,7 @@ async fn fill(context: &PartitionJob, k: &KeyTable, leaves: &[Leaf], meter: &Met
         transaction(session, READ_COMMITTED, async |client| {
             // The expressions of the index are evaluated.
             context.check_untrusted_code(client, std::slice::from_ref(&b.table.name), Access::Copies).await?;
-            all(client, &sql::fill(&b, k, &leaf)).await
+            all(client, &sql::fill(&b, k, leaf)).await
         })
         .await?;
         meter.add(1);

@@ -230,7 +230,8 @@ fn constraints(table: &Table, by: &Ident, drafted: &DraftFacts) -> (Vec<Point>, 
             None => "an expression".to_owned(),
         };
         if key.is_some_and(|key| key.name == index.name) {
-            let widened = index.columns.as_ref().is_some_and(|columns| !columns.contains(by));
+            let lacks = index.columns.as_ref().is_some_and(|columns| !columns.contains(by));
+            let widened = lacks && reported(&["key_widened"], &name);
             match (widened, column::is_generated(table, index)) {
                 (false, _) => keeps.push(Point::new("key", name, format!("key ({columns})"))),
                 (true, true) => {

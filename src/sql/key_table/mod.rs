@@ -7,6 +7,7 @@ use crate::model::key_table::{KeyTable, MOVING};
 use super::prepare::{grant, revoke};
 use super::{strip, with_operators};
 
+mod functions;
 mod partitions;
 pub mod triggers;
 

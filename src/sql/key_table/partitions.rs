@@ -6,7 +6,7 @@ use crate::model::ident::literal;
 use crate::model::key_table::KeyTable;
 use crate::sql::{dollar_quoted, operators_path};
 
-use super::triggers::{ADDING, function};
+use super::functions::{ADDING, function};
 
 /// Removes the keys of truncated rows. TRUNCATE of the table fires its trigger first, then those of its partitions. Rows
 /// that reference the table prevent it, as they would if they referenced the table itself.
@@ -23,6 +23,10 @@ pub(super) fn truncate(b: &Blueprint, k: &KeyTable) -> String {
   referencing regclass;
   found_rows boolean;
 begin
+  -- A detached partition keeps this trigger.
+  if not exists (select from pg_class where oid = tg_relid and (relkind = 'p' or relispartition)) then
+    return null;
+  end if;
   for referencing in
     select conrelid from pg_constraint where confrelid = {name}::regclass and contype = 'f' and conparentid = 0
   loop
@@ -36,7 +40,7 @@ begin
         hint = format('Truncate table %s at the same time.', referencing);
     end if;
   end loop;
-  if not exists (select from pg_inherits where inhrelid = tg_relid) then
+  if (select relkind = 'p' from pg_class where oid = tg_relid) then
     delete from {};
   else
     execute format({}, (select inhparent::regclass from pg_inherits where inhrelid = tg_relid));

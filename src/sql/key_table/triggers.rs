@@ -17,6 +17,7 @@ use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key_table::{KeyTable, MOVING, is_deferrable};
 
+use super::functions::{ADDING, function};
 use super::partitions;
 use crate::sql::{close_signature, dollar_quoted, operators_path, with_operators};
 
@@ -24,14 +25,7 @@ use crate::sql::{close_signature, dollar_quoted, operators_path, with_operators}
 const SETTING: &str = "pgstrata.moving";
 /// Is `on` in a transaction in which a foreign key was missing.
 const ONE_BY_ONE: &str = "pgstrata.one_by_one";
-/// Is `on` while keys are added for a whole partition, which the guard allows.
-pub(super) const ADDING: &str = "pgstrata.adding_keys";
 const EQUAL: &str = "operator(pg_catalog.=)";
-
-/// The name of a function of the key table.
-pub(super) fn function(k: &KeyTable, what: &str) -> QualifiedName {
-    k.name.sibling(k.name.name.with_suffix(&format!("_{what}")))
-}
 
 /// The signatures of the key table's functions.
 pub fn signatures(b: &Blueprint, k: &KeyTable) -> Vec<String> {
