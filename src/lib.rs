@@ -67,6 +67,7 @@
 //! | what is carried over, for `check -v` | `inventory` | `check::dependents` | | | |
 //! | objects that refer to the table | `dependent` | `check::dependents` | `dependent`, `matview`, `row_functions` | | `partition::after_exchange`, `job::matviews` |
 //! | foreign keys | `orphans`, `remade_keys` | `check::dependents` | `foreign_key`, `orphans` | `orphans` | `job::foreign_keys` |
+//! | key tables | `key_table` | `check::key_tables` | `key_table`, `maintain` | `preflight` | `partition::key_tables`, `maintain` |
 //! | additions by event triggers | | | `strip`, `additions` | | `job::additions` |
 //! | copy, chunk size | `sizer`, `key`, `ledger_gaps` | | `copy` | `store` | `partition::copy`, `job::chunks` |
 //! | capture, change log, drain | `cutover` | | `capture`, `drain` | | `partition::capture`, `partition::drain`, `partition::compaction`, `partition::deficit` |
@@ -168,6 +169,9 @@
 //! - **whether a definition means the same when it is created again**: `pg::references`: `changed`; where operators
 //!   are found: [`sql`]: `with_operators`
 //! - **what happens if a row no longer satisfies a CHECK**: `phase::partition::checks`
+//!
+//! - **which unique constraints get a key table**: `plan::check::key_tables`: `is_wanted`; what keeps it level:
+//!   `sql::key_table::triggers`; what `maintain` does with it: `phase::maintain::retire`
 //!
 //! ## Swap and rollback
 //!

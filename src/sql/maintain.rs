@@ -4,7 +4,7 @@
 //! A partition is created as a separate table with all its indexes and constraints, and then attached: `ATTACH` does
 //! not block readers and writers of the table, whereas `CREATE ... PARTITION OF` does.
 
-use crate::model::ident::{Ident, QualifiedName};
+use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::partition::Range;
 use crate::model::table::{Index, ReplicaIdentity, Table};
 
@@ -196,6 +196,57 @@ pub fn attach(parent: &QualifiedName, name: &QualifiedName, range: &Range) -> St
         range.from.sql(),
         range.to.sql()
     )
+}
+
+/// The key tables of the partitioned table with oid `$1`, by its triggers for TRUNCATE: the trigger, and the schema and name
+/// of the key table.
+pub const KEY_TABLES: &str = "select t.tgname::text, n.nspname::text, pg_catalog.left(p.proname::text, -pg_catalog.length('_truncate'))
+from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
+  join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+where t.tgrelid = $1 and pg_catalog.starts_with(t.tgname::text, '!pgstrata_truncate_')
+  and pg_catalog.right(p.proname::text, pg_catalog.length('_keys_truncate')) = '_keys_truncate'
+order by 1";
+
+/// A key table, and the trigger that each partition needs for TRUNCATE.
+#[derive(Debug)]
+pub struct PartitionKeys {
+    /// The trigger of the partitioned table, and of its partitions.
+    pub trigger: Ident,
+    /// The key table.
+    pub table: QualifiedName,
+}
+
+impl PartitionKeys {
+    fn function(&self, what: &str) -> QualifiedName {
+        self.table.sibling(self.table.name.with_suffix(what))
+    }
+
+    /// Creates the trigger on a new partition, which has the row triggers of its parent.
+    pub fn watch(&self, partition: &QualifiedName) -> [String; 2] {
+        [
+            format!(
+                "create trigger {} after truncate on {partition} for each statement execute function {}()",
+                self.trigger,
+                self.function("_truncate")
+            ),
+            format!("alter table {partition} enable always trigger {}", self.trigger),
+        ]
+    }
+
+    /// Removes the keys of a partition that is about to be detached, and its trigger. The actions of foreign keys apply as
+    /// for a DELETE of its rows.
+    pub fn release(&self, partition: &QualifiedName) -> [String; 2] {
+        let name = literal(&partition.to_string());
+        [
+            format!("select {}({name}::pg_catalog.regclass)", self.function("_remove")),
+            format!("drop trigger if exists {} on {partition}", self.trigger),
+        ]
+    }
+}
+
+/// Prevents writes to a partition whose keys are removed.
+pub fn without_writers(partition: &QualifiedName) -> String {
+    format!("lock table {partition} in share row exclusive mode")
 }
 
 /// The weak lock that is requested first. Only one session can hold it.

@@ -8,6 +8,7 @@ mod dump;
 mod hostile;
 mod kind_cases;
 mod kinds;
+mod maintain;
 mod reference_cases;
 mod statements;
 mod trigger_cases;

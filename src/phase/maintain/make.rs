@@ -148,6 +148,9 @@ impl Maintenance<'_> {
                     Err(e) if e.is(&SqlState::QUERY_CANCELED) => return Err(too_large(layout)),
                     other => other?,
                 }
+                for keys in self.key_tables(parent.oid).await? {
+                    all(client, &keys.watch(name)).await?;
+                }
                 if let Some((context, wider)) = wider {
                     objects::record(client, context.job.id, Role::Partition, name).await?;
                     store::extend(client, context.job.id, &wider).await?;

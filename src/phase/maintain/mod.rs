@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result};
 use crate::event::{Events, MaintainNote};
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{Ident, QualifiedName};
 use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, Scheme, Template, adopted_scheme, missing};
 use crate::model::state::State;
@@ -118,6 +118,16 @@ impl Maintenance<'_> {
         self.analyze(&layout, &mut done).await?;
         done.until = layout.until();
         Ok(done)
+    }
+
+    /// The key tables of the relation with that oid.
+    async fn key_tables(&self, table: u32) -> Result<Vec<sql::PartitionKeys>> {
+        let rows = self.client.query(sql::KEY_TABLES, &[&table]).await?;
+        let keys = |row: &tokio_postgres::Row| sql::PartitionKeys {
+            trigger: Ident::new(row.get::<_, &str>(0)),
+            table: QualifiedName::new(row.get::<_, &str>(1), row.get::<_, &str>(2)),
+        };
+        Ok(rows.iter().map(keys).collect())
     }
 
     /// The current time, if the partition column has a time or date type.

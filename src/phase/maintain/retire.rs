@@ -6,10 +6,16 @@ use crate::event::MaintainNote;
 use crate::model::ident::QualifiedName;
 use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, horizon};
-use crate::pg::transaction::{READ_COMMITTED, transaction};
+use crate::model::untrusted_code::Access;
+use crate::pg::catalog;
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::untrusted_code::untrusted_owner;
+use crate::phase::job::locks::LockRetry;
 use crate::plan::RetentionAction;
+use crate::sql::maintain::PartitionKeys;
 use crate::sql::{maintain as sql, objects};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::layout::{BoundedPartition, Layout};
 use super::{Maintenance, text};
@@ -69,6 +75,10 @@ impl Maintenance<'_> {
         let tables = [&layout.table, &part.name].into_iter().chain(&layout.default).cloned().collect();
         let lock_retry = self.lock_retry(tables);
         let check_stop = || self.check_stop();
+        let keys = self.key_tables(catalog::must_find(self.client, &layout.table).await?).await?;
+        if !keys.is_empty() {
+            return self.detach_with_keys(layout, part, &keys, &lock_retry).await;
+        }
         if layout.default.is_some() {
             let detach = sql::detach(&layout.table, &part.name);
             let attempt = async || {
@@ -89,6 +99,43 @@ impl Maintenance<'_> {
             Ok(self.client.batch_execute(&statement).await?)
         };
         lock_retry.run(&what, check_stop, attempt).await.map(drop)
+    }
+
+    /// Detaches a partition and removes its keys from the key tables, in one transaction. Writes to the partition wait.
+    async fn detach_with_keys(
+        &self,
+        layout: &Layout,
+        part: &BoundedPartition,
+        keys: &[PartitionKeys],
+        lock_retry: &LockRetry<'_>,
+    ) -> Result<()> {
+        let (name, table) = (part.name.plain(), std::slice::from_ref(&layout.table));
+        // The functions of the key tables belong to the owner, who could have replaced them.
+        if let Some(owner) = untrusted_owner(self.client, table, self.trust, Access::Reads).await? {
+            return Err(Error::failed(format!(
+                "partition {name} was not detached, because {owner} owns its key tables"
+            ))
+            .hint(format!("run maintain as {owner}, or list {owner} in `trust`")));
+        }
+        let detach = sql::detach(&layout.table, &part.name);
+        let attempt = async || {
+            lock_retry.look().await?;
+            transaction(self.client, READ_COMMITTED, async |client| {
+                lock_retry.begin(client, &sql::first_lock(&layout.table)).await?;
+                client.batch_execute(&sql::without_writers(&part.name)).await?;
+                for keys in keys {
+                    all(client, &keys.release(&part.name)).await?;
+                }
+                Ok(client.batch_execute(&detach).await?)
+            })
+            .await
+        };
+        let what = format!("detach partition {name}");
+        let detached = lock_retry.run(&what, || self.check_stop(), attempt).await;
+        detached.map(drop).map_err(|e| match e.is(&SqlState::FOREIGN_KEY_VIOLATION) {
+            true => e.hint(format!("rows of other tables reference rows of {name}; delete them first")),
+            false => e,
+        })
     }
 
     async fn drop(&self, name: &QualifiedName, oid: u32) -> Result<()> {
