@@ -13,12 +13,16 @@ use crate::support::oracle;
 use crate::support::process::{SIGKILL, ended};
 use crate::support::tables::TableSpec;
 
-/// Objects that make the job run every step: a foreign key, a constraint that is not valid, and a materialized view.
+/// Objects that make the job run every step: a foreign key, a constraint that is not valid, a materialized view, and a unique
+/// index without the partition column.
 const DEPENDENTS: &str = "create table kinds (id int primary key); insert into kinds values (1);
     alter table observations add column kind int not null default 1 references kinds;
     alter table observations add constraint later check (title <> 'never') not valid;
     create materialized view titles as select title, count(*) as n from observations group by title;
-    create unique index titles_title on titles (title)";
+    create unique index titles_title on titles (title);
+    alter table observations add column code bigint;
+    update observations o set code = n from (select ctid as place, row_number() over () as n from observations) x where ctid = place;
+    create unique index observations_code on observations (code)";
 
 /// A row beyond the last partition, for which the job creates a partition.
 const FAR_ROW: &str = "begin;

@@ -37,7 +37,8 @@ async fn pair(version: Version) -> (Pair, Client) {
     let name = db.name().to_owned();
     db.execute(&format!(
         "create role owner_of_{name}; create role writer_of_{name} login;
-         create schema evil authorization writer_of_{name}"
+         create schema evil authorization writer_of_{name};
+         alter default privileges revoke execute on functions from public"
     ))
     .await;
     let pair = Pair::new(db, &setup(&name), super::BY_MONTH).await;
@@ -148,7 +149,7 @@ async fn a_search_path_of_the_writer_changes_nothing(version: Version) {
         .execute(&format!(
             "create function parted.trusting() returns text language plpgsql security definer as
                $$ begin return lower('A'); end $$;
-             alter function parted.trusting() owner to {owner}"
+             alter function parted.trusting() owner to {owner}; grant execute on function parted.trusting() to public"
         ))
         .await;
     writer.batch_execute("set search_path = evil, pg_catalog; select parted.trusting()").await.unwrap();

@@ -50,12 +50,25 @@ pub async fn build(context: &PartitionJob, leaves: &[Leaf]) -> Result<()> {
     Ok(())
 }
 
-/// Whether the key table has its constraint, which is created last.
+/// Whether the target has the triggers of the key table, which are created last. A target that was created again after
+/// that has none.
 async fn is_complete(context: &PartitionJob, k: &KeyTable) -> Result<bool> {
-    let client = &context.control;
+    let (client, b) = (&context.control, context.blueprint());
     let Some(oid) = catalog::find(client, &k.name).await? else { return Ok(false) };
     owned(context, k, oid).await?;
-    Ok(client.query_one(sql::HAS_CONSTRAINT, &[&oid, &sql::waiting(k).as_str()]).await?.get(0))
+    let target = catalog::must_find(client, &b.target()).await?;
+    Ok(triggers_of(context, k, target).await?.0 == triggers::on_table(&b, k))
+}
+
+/// The number of triggers of the key table on the relation with that oid, and of those on it and its partitions that are not
+/// enabled as ALWAYS.
+async fn triggers_of(context: &PartitionJob, k: &KeyTable, table: u32) -> Result<(i64, i64)> {
+    let b = context.blueprint();
+    let names = triggers::function_names(&b, k);
+    let names: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
+    let schema = k.name.schema.as_str();
+    let row = context.control.query_one(sql::TRIGGERS, &[&table, &schema, &names]).await?;
+    Ok((row.get(0), row.get(1)))
 }
 
 /// Fails if another object has the name of the key table.
@@ -71,13 +84,14 @@ async fn owned(context: &PartitionJob, k: &KeyTable, oid: u32) -> Result<()> {
     .hint("rename or drop it, and run the same command again"))
 }
 
-/// Creates the key table and its functions, or empties the one that an interrupted attempt left.
+/// Creates the key table and its functions, instead of those that an interrupted attempt left.
 async fn create(context: &PartitionJob, k: &KeyTable) -> Result<()> {
     let (client, b, job) = (&context.control, context.blueprint(), context.job.id);
-    let statements = match catalog::find(client, &k.name).await? {
-        Some(_) => vec![sql::empty(k)],
-        None => sql::create(&b, k),
-    };
+    let mut statements = Vec::new();
+    if catalog::find(client, &k.name).await?.is_some() {
+        statements.extend(sql::drop(&b, k));
+    }
+    statements.extend(sql::create(&b, k));
     context
         .retrying(&format!("create key table {}", k.name.plain()), async || {
             transaction(client, READ_COMMITTED, async |client| {
@@ -153,11 +167,7 @@ pub async fn compare(context: &PartitionJob) -> Result<()> {
             return Err(missing("it does not exist"));
         };
         owned(context, k, own).await?;
-        let functions: Vec<String> =
-            triggers::function_names(&b, k).iter().map(|name| name.name.as_str().to_owned()).collect();
-        let schema = k.name.schema.as_str();
-        let row = client.query_one(sql::TRIGGERS, &[&oid, &schema, &functions]).await?;
-        let (found, disabled): (i64, i64) = (row.get(0), row.get(1));
+        let (found, disabled) = triggers_of(context, k, oid).await?;
         if found != triggers::on_table(&b, k) || disabled > 0 {
             return Err(missing(
                 "triggers of the key table were dropped or disabled, or are not enabled as ALWAYS",

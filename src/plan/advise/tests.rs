@@ -6,7 +6,7 @@ use super::*;
 use crate::model::ident::QualifiedName;
 use crate::model::table::{ForeignKey, Index};
 use crate::plan::check::Values;
-use crate::plan::check::tests::facts as fixture;
+use crate::plan::check::tests::{facts as fixture, unique_facts};
 
 fn found(facts: &mut Facts) -> &mut Found {
     match &mut facts.relation {
@@ -77,6 +77,8 @@ fn table(columns: Vec<Column>, indexes: Vec<Index>, referenced_by: Vec<ForeignKe
     (table.columns, table.indexes, table.referenced_by) = (columns, indexes, referenced_by);
     (table.dependents, table.foreign_keys, table.sequences) = Default::default();
     (table.checks, table.views, table.triggers, table.policies, table.grants) = Default::default();
+    let keys = unique_facts(table);
+    found(&mut facts).keys = keys;
     facts
 }
 
@@ -133,14 +135,20 @@ fn the_key_is_best_where_it_keeps_more() {
     let [id, created_at] = advice.choices.as_slice() else { panic!("two choices") };
     assert_eq!(
         (codes(&id.keeps), codes(&id.gives_up)),
-        (vec!["key", "foreign_key"], vec!["unique", "foreign_key"])
+        (vec!["key", "unique", "foreign_key", "foreign_key"], vec![])
     );
-    assert_eq!(codes(&created_at.gives_up), ["generated_key", "unique", "foreign_key", "foreign_key"]);
-    assert_eq!((codes(&id.reasons), codes(&id.costs)), (vec!["keeps_key", "grows"], vec!["time_lookup"]));
-    assert_eq!((codes(&created_at.reasons), codes(&created_at.costs)), (vec!["time"], vec!["key_lookup"]));
+    assert_eq!(codes(&created_at.gives_up), [""; 0]);
+    assert_eq!(
+        (codes(&id.reasons), codes(&id.costs)),
+        (vec!["keeps_everything", "grows"], vec!["time_lookup"])
+    );
+    assert_eq!(
+        (codes(&created_at.reasons), codes(&created_at.costs)),
+        (vec!["keeps_everything", "time"], vec!["key_lookup"])
+    );
     assert_eq!((id.partitions, created_at.partitions), (Some(4), Some(6)));
-    assert_eq!(id.drafted.answers.drop_unique, ["events_token_key"]);
-    assert!(id.drafted.answers.drop_incoming && id.first.is_empty());
+    assert_eq!(id.drafted.answers.drop_unique, [""; 0]);
+    assert!(!id.drafted.answers.drop_incoming && id.first.is_empty());
 }
 
 #[test]
@@ -149,11 +157,11 @@ fn a_time_column_is_best_for_a_random_key() {
     found(&mut facts).table.columns[0] = column("id", "uuid", true, Some("gen_random_uuid()"));
     let advice = advise(&facts, &[time("created_at")], None);
     assert_eq!(columns(&advice), ["created_at"]);
-    // An integer key without an order costs less than the constraints that a time column gives up.
+    // Key tables keep all constraints, so an integer key without an order has no advantage.
     found(&mut facts).table.columns[0] = column("id", "bigint", true, None);
     let advice = advise(&facts, &[number("id", 1, i64::MAX, 0.01), time("created_at")], None);
-    assert_eq!(columns(&advice), ["id", "created_at"]);
-    assert!(codes(&advice.choices[0].costs).contains(&"scattered"));
+    assert_eq!(columns(&advice), ["created_at", "id"]);
+    assert!(codes(&advice.choices[1].costs).contains(&"scattered"));
 }
 
 #[test]
@@ -200,16 +208,13 @@ fn the_advice_as_text() {
     let advice = advise(&facts, &profiles, None);
     insta::assert_snapshot!(head(&advice, None).join("\n"), @r#"
     proposal: partition by id (bigint), every 10,000,000 values, about 4 partitions
-      + id is in the key, which stays as it is
+      + every unique constraint, and every foreign key to the table, stays as it is
       + its values grow: new rows go to the newest partition, and older ones become quiet
-      - gives up: unique events_token_key
       - a query by created_at reads every partition
 
-      by          every     partitions  keeps   gives up                    costs
-    > id          10000000  4           6 of 7  unique events_token_key     query by created_at reads all
-      created_at  1 month   6           0 of 7  uniqueness of (id) alone;   lookup by (id) reads all
-                                                unique events_token_key; 5
-                                                foreign keys
+      by          every     partitions  keeps  gives up  costs
+    > id          10000000  4           all 7  nothing   query by created_at reads all
+      created_at  1 month   6           all 7  nothing   lookup by (id) reads all
 
     "reads all": from every partition; for another column, use --by, for example: --by created_at
     "#);

@@ -72,15 +72,15 @@ pub(in crate::plan) fn facts() -> Facts {
 }
 
 /// What the server tells about the table's unique indexes.
-fn unique_facts(table: &Table) -> UniqueFacts {
+pub(in crate::plan) fn unique_facts(table: &Table) -> UniqueFacts {
     let column = |name: &Ident| UniqueColumn {
         column: Some(name.clone()),
         expression: plain(name.as_str()),
-        sql_type: table.column(name).unwrap().sql_type.clone(),
+        sql_type: table.column(name).map(|c| c.sql_type.clone()).unwrap_or_default(),
         collation: None,
         composite: false,
         operator_schema: Some(Ident::new("pg_catalog")),
-        input_type: table.column(name).unwrap().base_type.clone(),
+        input_type: table.column(name).map(|c| c.base_type.clone()).unwrap_or_default(),
     };
     let unique = table.indexes.iter().filter(|i| i.unique).map(|i| UniqueIndex {
         index: i.name.clone(),

@@ -95,9 +95,11 @@ pub fn to_owner(b: &Blueprint, k: &KeyTable) -> Vec<String> {
     std::iter::once(format!("alter table {} owner to {}", k.name, b.table.owner)).chain(functions).collect()
 }
 
-/// Removes the rows of an interrupted attempt.
-pub fn empty(k: &KeyTable) -> String {
-    format!("truncate {}", k.name)
+/// Drops the key table and its functions.
+pub fn drop(b: &Blueprint, k: &KeyTable) -> Vec<String> {
+    let functions = triggers::signatures(b, k).into_iter();
+    let functions = functions.map(|signature| format!("drop function if exists {signature}"));
+    std::iter::once(format!("drop table {}", k.name)).chain(functions).collect()
 }
 
 /// Inserts the keys of the rows of a partition.
@@ -194,10 +196,6 @@ pub fn differences(k: &KeyTable, table: &QualifiedName, limit: u32) -> String {
     )
 }
 
-/// Whether the relation with oid `$1` has the unique constraint with name `$2`.
-pub const HAS_CONSTRAINT: &str = "select exists (
-  select from pg_catalog.pg_constraint where conrelid = $1 and conname = $2 and contype = 'u')";
-
 /// The triggers that call the functions `$3` in schema `$2`: the number of those of the relation with oid `$1`, and the
 /// number of those of it and its partitions that are not enabled as ALWAYS.
 pub const TRIGGERS: &str = "select pg_catalog.count(*) filter (where t.tgrelid = $1), pg_catalog.count(*) filter (where t.tgenabled <> 'A')
@@ -216,7 +214,7 @@ mod tests {
         let (b, k) = (blueprint(), referenced());
         let leaf = b.partitions[0].name.clone();
         let mut all = create(&b, &k);
-        all.push(empty(&k));
+        all.extend(drop(&b, &k));
         all.extend(fill(&b, &k, &leaf));
         all.extend(complete(&b, &k, &[leaf]));
         all.push(rename(&k, Direction::Forward));

@@ -73,9 +73,12 @@ pub fn functions(b: &Blueprint, k: &KeyTable) -> Vec<String> {
     for (name, types) in named(b, k) {
         let in_conditions =
             ["is_delete", "is_update", "is_insert"].iter().any(|what| function(k, what) == name);
-        if !in_conditions {
-            all.push(close_signature(&format!("{name}({types})")));
-        }
+        let signature = format!("{name}({types})");
+        all.push(match in_conditions {
+            // Default privileges may not include it, and every write would fail.
+            true => format!("grant execute on function {signature} to public"),
+            false => close_signature(&signature),
+        });
     }
     all
 }
