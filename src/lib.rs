@@ -171,7 +171,7 @@
 //! - **what happens if a row no longer satisfies a CHECK**: `phase::partition::checks`
 //!
 //! - **which unique constraints get a key table**: `plan::check::key_tables`: `is_wanted`; what keeps it level:
-//!   `sql::key_table::triggers`; what `maintain` does with it: `phase::maintain::retire`
+//!   `sql::key_table::triggers`; what becomes of it when a partition is dropped: `phase::maintain::retire`
 //!
 //! ## Swap and rollback
 //!

@@ -109,7 +109,7 @@ const SHAPES: [AdvisedTable; 16] = [
             insert into settings select 'k' || i, '{}', timestamptz '2024-01-01Z' + (i * 37 % 900) * interval '1 hour' from generate_series(1, 900) i",
         by: Some("updated_at"),
         errors: &[],
-        gives_up: &[],
+        gives_up: &["natural_key"],
     },
     AdvisedTable {
         table: "readings",

@@ -271,7 +271,7 @@ async fn finalized(how: &str, default: bool) -> (Database, std::path::PathBuf) {
     )
     .await;
     let plan = db.plan(&format!(
-        "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\ndefault = {default}\n[retention]\nkeep = '12 months'\n{how}"
+        "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\nkeep_unique = false\ndefault = {default}\n[retention]\nkeep = '12 months'\n{how}"
     ));
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
     let open = db.pgstrata(&["maintain", "t"]).await.ok();

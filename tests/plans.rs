@@ -69,13 +69,13 @@ async fn a_query_by_the_partition_column_reads_one_partition(version: Version) {
     select count(note) from events where at >= '2024-03-10Z' and at < '2024-03-11Z'
       Index Scan using events_y2024m03_at on events_y2024m03 events
     select note from events where id = 4711
-      Index Scan using events_y2024m01_pkey_local on events_y2024m01 events_1
-      Index Scan using events_y2024m02_pkey_local on events_y2024m02 events_2
-      Index Scan using events_y2024m03_pkey_local on events_y2024m03 events_3
-      Index Scan using events_y2024m04_pkey_local on events_y2024m04 events_4
-      Index Scan using events_y2024m05_pkey_local on events_y2024m05 events_5
-      Index Scan using events_y2024m06_pkey_local on events_y2024m06 events_6
-      Index Scan using events_y2024m07_pkey_local on events_y2024m07 events_7
+      Index Scan using events_y2024m01_pkey on events_y2024m01 events_1
+      Index Scan using events_y2024m02_pkey on events_y2024m02 events_2
+      Index Scan using events_y2024m03_pkey on events_y2024m03 events_3
+      Index Scan using events_y2024m04_pkey on events_y2024m04 events_4
+      Index Scan using events_y2024m05_pkey on events_y2024m05 events_5
+      Index Scan using events_y2024m06_pkey on events_y2024m06 events_6
+      Index Scan using events_y2024m07_pkey on events_y2024m07 events_7
       Seq Scan on events_default events_8
     ") }
     // The planner may use either index, because they cost the same.

@@ -67,6 +67,11 @@ async fn plan_drafts_a_plan_of_a_live_table() {
     table = 'public."p""l. a;--🦠"'
 
     [partition]
+    # warning[key_widened]: the partition column is added to the key "p""l. a;--🦠_pkey" ("I d"):
+    #   after the swap, only ("I d", "A t") is unique, not ("I d") alone, and ON CONFLICT ("I d")
+    #   fails
+    #   hint: look for ON CONFLICT ("I d") in the applications, and make sure that the values of ("I
+    #     d") come from a sequence or are random uuids
     by       = '"A t"'
     every    = "1 year"            # about 1 partition
     timezone = "UTC"               # time zone in which days and months begin

@@ -106,8 +106,8 @@ pub enum OldSnapshots {
 /// The unique indexes without the partition column that a key table keeps unique.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeepUnique {
-    /// All but a key to which the partition column is added, that no foreign key references, and whose values come from a
-    /// sequence or are random uuids.
+    /// All but a key to which the partition column is added and that no foreign key references: usually, its values come
+    /// from a sequence or are random uuids.
     Needed,
     /// All.
     All,

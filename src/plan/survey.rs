@@ -261,8 +261,8 @@ mod tests {
         #
         # as requested: partition by created_at (timestamp with time zone), every 1 month, about 6
         #   partitions
-        #   + every unique constraint, and every foreign key to the table, stays as it is
         #   + it is the time of the row: old partitions can be dropped by age
+        #   - gives up: uniqueness of (observation_id) alone
         #   - a lookup by (observation_id) alone reads 6 partitions
         #   ! before the job: make created_at NOT NULL
         #
@@ -293,6 +293,11 @@ mod tests {
         #     alter table public.petri_observations validate constraint created_at_not_null;
         #     alter table public.petri_observations alter column created_at set not null;
         #     alter table public.petri_observations drop constraint created_at_not_null;
+        # warning[key_widened]: the partition column is added to the key petri_observations_pkey
+        #   (observation_id): after the swap, only (observation_id, created_at) is unique, not
+        #   (observation_id) alone, and ON CONFLICT (observation_id) fails
+        #   hint: look for ON CONFLICT (observation_id) in the applications, and make sure that the
+        #     values of (observation_id) come from a sequence or are random uuids
         by       = "created_at"
         # suggested: a month contains about 181,712 rows, 36.34 MiB
         every    = "1 month"           # about 6 partitions

@@ -1,11 +1,11 @@
 //! The end of a job: `finalize` closes the rollback window, and `abort` removes everything.
 
 use crate::model::blueprint::{Blueprint, Direction};
-use crate::model::ident::{Ident, QualifiedName};
+use crate::model::ident::{Ident, QualifiedName, literal};
 
 use super::exchange::Exchange;
 use super::key_table::triggers;
-use super::{capture, key_table, objects, swap};
+use super::{capture, dollar_quoted, key_table, objects, swap};
 
 /// The objects that the end of a job removes, with their current names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,6 +81,7 @@ pub fn end(leaving: &Leaving) -> Vec<String> {
         all.extend(oid.map(|oid| objects::lock(table, oid, "access exclusive")));
         all.push(format!("drop table if exists {table}"));
     }
+    all.extend((!leaving.key_functions.is_empty()).then(|| triggers_left(&leaving.key_functions)));
     all.extend(leaving.key_functions.iter().map(|signature| format!("drop function if exists {signature}")));
     all.extend(leaving.functions.iter().map(|function| format!("drop function if exists {function}()")));
     if let Some((exchange, definition)) = &leaving.exchange {
@@ -88,4 +89,24 @@ pub fn end(leaving: &Leaving) -> Vec<String> {
     }
     all.extend(leaving.own.iter().map(|table| format!("drop table if exists {table}")));
     all
+}
+
+/// Drops the triggers that still call these functions: a partition that was detached keeps its trigger for TRUNCATE.
+fn triggers_left(signatures: &[String]) -> String {
+    let functions: Vec<String> =
+        signatures.iter().map(|one| format!("pg_catalog.to_regprocedure({})", literal(one))).collect();
+    let body = format!(
+        "declare
+  statement text;
+begin
+  for statement in
+    select format('drop trigger %I on %s', tgname, tgrelid::regclass) from pg_trigger
+    where tgparentid = 0 and tgfoid = any (array[{}]::oid[])
+  loop
+    execute statement;
+  end loop;
+end",
+        functions.join(", ")
+    );
+    format!("do {}", dollar_quoted(&body))
 }

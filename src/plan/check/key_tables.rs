@@ -69,9 +69,7 @@ pub(super) fn is_wanted(plan: &Partitioning, table: &Table, key: Option<&Index>,
         KeepUnique::None => false,
         KeepUnique::Listed(names) => listed(names),
         KeepUnique::Needed => {
-            key.is_none_or(|key| key.name != index.name)
-                || references(plan, table, index).next().is_some()
-                || !is_generated(table, index)
+            key.is_none_or(|key| key.name != index.name) || references(plan, table, index).next().is_some()
         }
     }
 }
@@ -84,21 +82,6 @@ fn references<'a>(
 ) -> impl Iterator<Item = &'a ForeignKey> {
     let kept = plan.incoming_keys == IncomingKeys::Keep;
     table.referenced_by.iter().filter(move |key| kept && key.index.as_ref() == Some(&index.name))
-}
-
-/// Whether a column of the index has values from a sequence, or random uuids: duplicates are then not to be expected.
-fn is_generated(table: &Table, index: &Index) -> bool {
-    let generated = |column: &Ident| {
-        let Some(column) = table.column(column) else { return false };
-        let default = column.default.as_deref().unwrap_or_default();
-        let random = ["gen_random_uuid()", "uuid_generate_v4()"];
-        !column.identity.is_empty()
-            || default.starts_with("nextval(")
-            || random
-                .iter()
-                .any(|function| default == *function || default.ends_with(&format!(".{function}")))
-    };
-    index.columns.iter().flatten().any(generated)
 }
 
 fn of_index(plan: &Partitioning, found: &Found, index: &Index) -> Result<KeyTable, String> {
