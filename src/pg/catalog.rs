@@ -74,10 +74,10 @@ pub async fn column(client: &Client, oid: u32, name: &Ident) -> Result<ColumnFac
     facts.ok_or_else(|| Error::failed(format!("column {} no longer exists", plain(name.as_str()))))
 }
 
-/// As [`column`]; none if there is no such column.
+/// As [`column()`]; none if there is no such column.
 ///
 /// # Errors
-/// As [`column`].
+/// As [`column()`].
 pub async fn existing_column(client: &Client, oid: u32, name: &Ident) -> Result<Option<ColumnFacts>> {
     let Some(row) = client.query_opt(facts::COLUMN, &[&oid, &name.as_str()]).await? else { return Ok(None) };
     let facts: ColumnFacts = serde_json::from_value(row.get(0)).map_err(|e| unexpected().caused_by(e))?;
@@ -87,7 +87,7 @@ pub async fn existing_column(client: &Client, oid: u32, name: &Ident) -> Result<
 /// The objects that refer to a column by its number.
 ///
 /// # Errors
-/// As [`column`].
+/// As [`column()`].
 pub async fn rebound(client: &Client, oid: u32, name: &Ident) -> Result<Rebound> {
     let row = client.query_one(&objects(name), &[&oid]).await?;
     serde_json::from_value(row.get(0)).map_err(|e| unexpected().caused_by(e))
