@@ -21,7 +21,6 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("full_page_writes", "off"),
     ("max_wal_size", "4GB"),
-    ("autovacuum_naptime", "5s"),
     ("deadlock_timeout", "400ms"),
 ];
 
