@@ -79,10 +79,11 @@ pub struct Error {
     code: Option<Box<str>>,
     lacks_partition: bool,
     constraint: Option<Box<str>>,
-    message: String,
+    message: Box<str>,
+    details: Box<[String]>,
     cause: Option<Box<str>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
-    hint: Option<String>,
+    hint: Option<Box<str>>,
 }
 
 /// SQLSTATE classes of errors that a row never causes: connections, transactions, resources, operator intervention.
@@ -101,7 +102,8 @@ impl Error {
             code: None,
             lacks_partition: false,
             constraint: None,
-            message: message.into(),
+            message: message.into().into_boxed_str(),
+            details: Box::default(),
             cause: None,
             source: None,
             hint: None,
@@ -121,7 +123,14 @@ impl Error {
     /// Adds a hint about what to do, in one line.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into_boxed_str());
+        self
+    }
+
+    /// Adds lines that follow the message, such as one for each problem of a plan. Each is printed on a line of its own.
+    #[must_use]
+    pub fn details(mut self, details: Vec<String>) -> Self {
+        self.details = details.into_boxed_slice();
         self
     }
 
@@ -176,7 +185,8 @@ impl Error {
             code: self.code.clone(),
             lacks_partition: self.lacks_partition,
             constraint: self.constraint.clone(),
-            message: context.into(),
+            message: context.into().into_boxed_str(),
+            details: Box::default(),
             cause: None,
             hint: self.hint.take(),
             source: Some(Box::new(self)),
@@ -226,9 +236,23 @@ impl Error {
         self.lacks_partition
     }
 
-    /// The message, without cause and hint.
+    /// The message, without details, cause and hint.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The lines that follow the message.
+    pub fn detail_lines(&self) -> &[String] {
+        &self.details
+    }
+
+    /// The message and its details in one line.
+    fn message_in_one_line(&self) -> Cow<'_, str> {
+        if self.details.is_empty() {
+            return Cow::Borrowed(&self.message);
+        }
+        let details: Vec<&str> = self.details.iter().map(|line| line.trim_start()).collect();
+        Cow::Owned(format!("{}: {}", self.message, details.join("; ")))
     }
 
     /// The cause, if known: as it was given, or the messages of all sources.
@@ -239,8 +263,8 @@ impl Error {
         let source = self.source.as_deref()?;
         let Some(inner) = source.downcast_ref::<Self>() else { return Some(Cow::Owned(source.to_string())) };
         Some(match inner.cause_text() {
-            Some(cause) => Cow::Owned(format!("{}: {cause}", inner.message)),
-            None => Cow::Borrowed(&inner.message),
+            Some(cause) => Cow::Owned(format!("{}: {cause}", inner.message_in_one_line())),
+            None => inner.message_in_one_line(),
         })
     }
 
@@ -249,11 +273,11 @@ impl Error {
         self.hint.as_deref()
     }
 
-    /// Message, SQLSTATE and cause in one line, for events.
+    /// Message, details, SQLSTATE and cause in one line, for events.
     pub fn brief(&self) -> String {
         let code = self.code.as_ref().map_or(String::new(), |code| format!(" (SQLSTATE {code})"));
         let cause = self.cause_text().map_or(String::new(), |cause| format!(": {cause}"));
-        format!("{}{code}{cause}", self.message)
+        format!("{}{code}{cause}", self.message_in_one_line())
     }
 
     /// The exit code of the process.
@@ -267,6 +291,9 @@ impl fmt::Display for Error {
         f.write_str(&self.message)?;
         if let Some(code) = &self.code {
             write!(f, " (SQLSTATE {code})")?;
+        }
+        for line in &self.details {
+            write!(f, "\n  {line}")?;
         }
         if let Some(cause) = self.cause_text() {
             write!(f, "\ncause: {cause}")?;

@@ -42,16 +42,12 @@ pub(super) fn report(file: &str, text: &str, mut problems: Vec<Problem>) -> Erro
             None => error,
         };
     }
-    let mut message = format!("{file} has {} errors", problems.len());
+    let mut details = Vec::new();
     for problem in &problems {
-        message.push_str("\n  ");
-        message.push_str(&line(file, text, problem));
-        if let Some(hint) = &problem.hint {
-            message.push_str("\n    hint: ");
-            message.push_str(hint);
-        }
+        details.push(line(file, text, problem));
+        details.extend(problem.hint.as_ref().map(|hint| format!("  hint: {hint}")));
     }
-    Error::usage(message)
+    Error::usage(format!("{file} has {} errors", problems.len())).details(details)
 }
 
 fn line(file: &str, text: &str, problem: &Problem) -> String {

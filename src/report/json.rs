@@ -46,7 +46,7 @@ pub(super) fn error(error: &Error) -> String {
     #[derive(Serialize)]
     struct ErrorFields<'a> {
         code: &'a str,
-        message: &'a str,
+        message: String,
         cause: Option<&'a str>,
         hint: Option<&'a str>,
         sqlstate: Option<&'a str>,
@@ -55,7 +55,7 @@ pub(super) fn error(error: &Error) -> String {
     result(&Outer {
         error: ErrorFields {
             code: error.kind().code(),
-            message: error.message(),
+            message: [&[error.message().to_owned()], error.detail_lines()].concat().join("\n  "),
             cause: error.cause_text().as_deref(),
             hint: error.hint_text(),
             sqlstate: error.sqlstate(),
@@ -96,6 +96,8 @@ mod tests {
     fn an_error_has_all_its_fields() {
         let it = Error::usage("no table t").cause("it is a view").hint("name a table").code("42809");
         insta::assert_snapshot!(error(&it), @r#"{"error":{"code":"invalid_usage","message":"no table t","cause":"it is a view","hint":"name a table","sqlstate":"42809","exit_code":2}}"#);
+        let problems = Error::usage("p.toml has 2 errors").details(vec!["one".to_owned(), "two".to_owned()]);
+        insta::assert_snapshot!(error(&problems), @r#"{"error":{"code":"invalid_usage","message":"p.toml has 2 errors\n  one\n  two","cause":null,"hint":null,"sqlstate":null,"exit_code":2}}"#);
         insta::assert_snapshot!(error(&Error::failed("x")), @r#"{"error":{"code":"failed","message":"x","cause":null,"hint":null,"sqlstate":null,"exit_code":1}}"#);
     }
 }

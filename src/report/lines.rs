@@ -74,11 +74,14 @@ pub(super) fn text(event: &Event, paint: Paint) -> String {
     }
 }
 
-/// `error: …`, followed by `cause:` and `hint:` if the error has them.
+/// `error: …`, followed by its details, `cause:` and `hint:` if the error has them.
 pub(super) fn error(error: &Error, paint: Paint) -> String {
     let mut text = format!("{}: {}", paint.level(Level::Error), harmless(error.message()));
     if let Some(code) = error.sqlstate() {
         text.push_str(&format!(" (SQLSTATE {code})"));
+    }
+    for line in error.detail_lines() {
+        text.push_str(&format!("\n  {}", harmless(line)));
     }
     for (label, line) in [("cause", error.cause_text()), ("hint", error.hint_text().map(Cow::from))] {
         if let Some(line) = line {
@@ -170,6 +173,22 @@ mod tests {
         error: could not connect to h:5432/d as u (SQLSTATE 28P01)
         cause: no\npassword
         hint: set it
+        "#);
+        let problems = Error::usage("p.toml has 2 errors").details(vec![
+            "p.toml:1:1: unknown key `a\nb`".to_owned(),
+            "p.toml: table is missing".to_owned(),
+            "  hint: write table = \"schema.name\"".to_owned(),
+        ]);
+        insta::assert_snapshot!(error(&problems, Paint(false)), @r#"
+        error: p.toml has 2 errors
+          p.toml:1:1: unknown key `a\nb`
+          p.toml: table is missing
+            hint: write table = "schema.name"
+        "#);
+        let outer = problems.context("failed to read the job");
+        insta::assert_snapshot!(error(&outer, Paint(false)), @r#"
+        error: failed to read the job
+        cause: p.toml has 2 errors: p.toml:1:1: unknown key `a\nb`; p.toml: table is missing; hint: write table = "schema.name"
         "#);
         insta::assert_snapshot!(error(&Error::failed("plain"), Paint(true)).escape_debug(), @r#"\u{1b}[1m\u{1b}[31merror\u{1b}[0m: plain"#);
     }

@@ -255,7 +255,7 @@ impl<'a> Watch<'a> {
                 }
             }
             Err(e) => {
-                driver.events.warn(ThrottleWarning::UnknownSettings { error: e.message().to_owned() });
+                driver.events.warn(ThrottleWarning::UnknownSettings { error: e.brief() });
             }
         }
         self.settings = settings.clone();
