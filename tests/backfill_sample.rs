@@ -30,7 +30,7 @@ async fn sampled(db: &Database, backfill: &str, rows: u32, more: &[&str]) -> Ran
 fn report(ran: &Ran) -> String {
     let lines = ran.stdout.lines().skip_while(|line| !line.starts_with("sample "));
     let stable = lines.map(|line| match line.split_once(" of about ") {
-        _ if line.starts_with("time  ") => "time       ...".to_owned(),
+        _ if line.starts_with("time  ") => "time          ...".to_owned(),
         Some((rows, rest)) => format!("{rows} of ...{}", rest.trim_start_matches(|c| c != ' ')),
         None => line.to_owned(),
     });
@@ -48,12 +48,11 @@ async fn a_sample_is_updated_and_rolled_back() {
     let plan = "set = { ci = 't.spend + 1', note = \"nullif(t.note, 'note 7')\" }\nwhere = 't.ci is null'";
     let ran = sampled(&db, plan, 100_000, &[]).await.ok();
     insta::assert_snapshot!(report(&ran), @"
-    sample     4,500 rows of ... to fill; updated and rolled back
-    before     4,500 match
-    after      0 still match
-    null       note set to NULL in 1 row
-    time       ...
-    the sample can be filled
+    sample        4,500 rows of ... to fill; updated and rolled back
+    still match   0 rows after they are filled
+    set to NULL   1 row: column note
+    time          ...
+    no problem was found in the sample
     ");
     assert_eq!(db.count("select count(*) from s where ci is null").await, 4_500);
     assert_eq!(db.count("select count(*) from log").await, 0);
@@ -78,11 +77,10 @@ async fn a_column_that_does_not_exist_is_only_computed() {
     .await
     .ok();
     insta::assert_snapshot!(report(&ran), @"
-    sample     300 rows of ... to fill; only computed, because a column does not exist yet
-    before     300 match
-    after      0 still match
-    time       ...
-    the sample can be filled
+    sample        300 rows of ... to fill; only computed, because a column does not exist yet
+    still match   0 rows after they are filled
+    time          ...
+    no problem was found in the sample
     ");
     let ran = sampled(
         &db,
@@ -93,12 +91,11 @@ async fn a_column_that_does_not_exist_is_only_computed() {
     .await
     .exits(3);
     insta::assert_snapshot!(report(&ran), @"
-    sample     5,000 rows of ... to fill; only computed, because a column does not exist yet
-    before     5,000 match
-    after      1 still match
+    sample        5,000 rows of ... to fill; only computed, because a column does not exist yet
+    still match   1 row after they are filled
       keys eu, 4
-    null       n set to NULL in 1 row
-    time       ...
+    set to NULL   1 row: column n
+    time          ...
     some rows of the sample cannot be filled correctly
     ");
     assert_eq!(
@@ -113,12 +110,11 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
     let ran =
         sampled(&db, "set = { ci = '1 / (t.id - 77)' }\nwhere = 't.ci is null'", 100_000, &[]).await.exits(3);
     insta::assert_snapshot!(report(&ran), @"
-    sample     4,500 rows of ... to fill; updated and rolled back
-    before     4,500 match
-    after      0 still match
-    errors     1 row
+    sample        4,500 rows of ... to fill; updated and rolled back
+    still match   0 rows after they are filled
+    failed        1 row
       key eu, 77: division by zero (SQLSTATE 22012)
-    time       ...
+    time          ...
     some rows of the sample cannot be filled correctly
     ");
     // Without a `where`, the expression determines which rows to fill.
@@ -131,22 +127,20 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
     .await
     .exits(3);
     insta::assert_snapshot!(report(&ran), @"
-    sample     4,799 rows of ... to fill; updated and rolled back
-    before     4,799 match
-    after      0 still match
-    errors     3 rows
+    sample        4,799 rows of ... to fill; updated and rolled back
+    still match   0 rows after they are filled
+    failed        3 rows
       key eu, 2000: division by zero (SQLSTATE 22012)
       key eu, 4000: division by zero (SQLSTATE 22012)
       key eu, 9: division by zero (SQLSTATE 22012)
-    time       ...
+    time          ...
     some rows of the sample cannot be filled correctly
     ");
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.ci is null'", 100_000, &[]).await.exits(3);
     insta::assert_snapshot!(report(&ran), @r#"
-    sample     4,500 rows of ... to fill; updated and rolled back
-    before     4,500 match
-    after      0 still match
-    errors     9 rows
+    sample        4,500 rows of ... to fill; updated and rolled back
+    still match   0 rows after they are filled
+    failed        9 rows
       key eu, 4991: new row for relation "s" violates check constraint "small" (SQLSTATE 23514)
       key eu, 4992: new row for relation "s" violates check constraint "small" (SQLSTATE 23514)
       key eu, 4993: new row for relation "s" violates check constraint "small" (SQLSTATE 23514)
@@ -156,11 +150,15 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
       key eu, 4997: new row for relation "s" violates check constraint "small" (SQLSTATE 23514)
       key eu, 4998: new row for relation "s" violates check constraint "small" (SQLSTATE 23514)
       key eu, 4999: new row for relation "s" violates check constraint "small" (SQLSTATE 23514)
-    time       ...
+    time          ...
     some rows of the sample cannot be filled correctly
     "#);
     let ran = sampled(&db, "set = { ci = 't.note::int' }\nwhere = 't.ci is null'", 1_000, &[]).await.exits(3);
-    assert!(ran.stdout.contains("errors     10 rows") && ran.stdout.contains("untried"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("failed        10 rows") && ran.stdout.contains("not tested"),
+        "{}",
+        ran.stdout
+    );
     assert!(ran.stderr.contains("nothing was changed"), "{}", ran.stderr);
 }
 
@@ -169,11 +167,10 @@ async fn rows_that_match_again_appear_twice_or_are_kept_by_a_trigger() {
     let db = database("create table e (id int, v int); insert into e values (3, 1), (3, 2), (4, 1);").await;
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.id < 30'", 100, &[]).await.exits(3);
     insta::assert_snapshot!(report(&ran), @"
-    sample     29 rows of ... to fill; updated and rolled back
-    before     29 match
-    after      29 still match
+    sample        29 rows of ... to fill; updated and rolled back
+    still match   29 rows after they are filled
       keys eu, 1; eu, 2; eu, 3; eu, 4; eu, 5; eu, 6; eu, 7; eu, 8; eu, 9; eu, 10; 19 more
-    time       ...
+    time          ...
     some rows of the sample cannot be filled correctly
     ");
     let ran = sampled(
@@ -185,12 +182,11 @@ async fn rows_that_match_again_appear_twice_or_are_kept_by_a_trigger() {
     .await
     .exits(3);
     insta::assert_snapshot!(report(&ran), @"
-    sample     2 rows of ... to fill; updated and rolled back
-    before     2 match
-    after      0 still match
-    twice      1 row matched more than once by `from`
+    sample        2 rows of ... to fill; updated and rolled back
+    still match   0 rows after they are filled
+    matched twice 1 row: `from` returns more than one match
       keys eu, 3
-    time       ...
+    time          ...
     some rows of the sample cannot be filled correctly
     ");
     db.execute(
@@ -200,11 +196,10 @@ async fn rows_that_match_again_appear_twice_or_are_kept_by_a_trigger() {
     .await;
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.ci is null'", 100_000, &[]).await.exits(3);
     insta::assert_snapshot!(report(&ran), @"
-    sample     4,500 rows of ... to fill; updated and rolled back
-    before     4,500 match
-    after      0 still match
-    kept       2 rows not updated: a BEFORE UPDATE trigger returns NULL
-    time       ...
+    sample        4,500 rows of ... to fill; updated and rolled back
+    still match   0 rows after they are filled
+    suppressed    2 rows: not updated, because a BEFORE UPDATE trigger returned NULL
+    time          ...
     some rows of the sample cannot be filled correctly
     ");
 }
@@ -221,20 +216,18 @@ async fn a_sample_of_a_partitioned_table() {
     .await;
     let ran = sampled(&db, "set = { ci = 't.id' }\nwhere = 't.ci is null'", 100, &[]).await.ok();
     insta::assert_snapshot!(report(&ran), @"
-    sample     100 rows of ... to fill; updated and rolled back
-    before     100 match
-    after      0 still match
-    time       ...
-    the sample can be filled
+    sample        100 rows of ... to fill; updated and rolled back
+    still match   0 rows after they are filled
+    time          ...
+    no problem was found in the sample
     ");
     let ran =
         sampled(&db, "add = { n = 'int' }\nset = { n = 't.id' }\nwhere = 't.n is null'", 100, &[]).await.ok();
     insta::assert_snapshot!(report(&ran), @"
-    sample     100 rows of ... to fill; only computed, because a column does not exist yet
-    before     100 match
-    after      0 still match
-    time       ...
-    the sample can be filled
+    sample        100 rows of ... to fill; only computed, because a column does not exist yet
+    still match   0 rows after they are filled
+    time          ...
+    no problem was found in the sample
     ");
 }
 
@@ -245,12 +238,11 @@ async fn a_sample_does_not_wait_for_locks() {
     client.batch_execute("begin; update s set note = '' where id <= 55 and ci is null").await.unwrap();
     let ran = sampled(&db, "set = { ci = 't.spend' }\nwhere = 't.ci is null'", 100_000, &[]).await.ok();
     insta::assert_snapshot!(report(&ran), @"
-    sample     4,500 rows of ... to fill; updated and rolled back
-    before     4,500 match
-    after      0 still match
-    busy       50 rows not updated: another session held a lock that they need
-    time       ...
-    the sample can be filled
+    sample        4,500 rows of ... to fill; updated and rolled back
+    still match   0 rows after they are filled
+    locked        50 rows: not updated, because another session held a lock that the update needs
+    time          ...
+    no problem was found in the sample
     ");
 }
 
