@@ -98,14 +98,14 @@
 //!   `phase::job::evaluate`
 //! - **in which time windows a job may run**: `model::pace::windows`; outside them, `engine`: `Engine::run` starts
 //!   nothing
-//! - **when a standby is missed and when it is forgotten**: `model::pace::standbys`; its lag in seconds:
+//! - **when a standby counts as disconnected, and when it is ignored**: `model::pace::standbys`; its lag in seconds:
 //!   `model::pace::lag`
 //! - **how many workers there are**: `model::pace::autoscaler`
 //!
 //! ## Plans and findings
 //!
-//! - **which partition column `plan` proposes**: `plan::advise`: `advise`; which answers it writes, and at which key a
-//!   finding stands: `plan::answers`
+//! - **which partition column `plan` proposes**: `plan::advise`: `advise`; which settings it adds to resolve
+//!   findings, and at which key it writes a finding: `plan::answers`
 //! - **the default of a plan key**: `plan::resolve`
 //! - **which check reports a finding**: `plan::check` has a file for each topic; search for the code in quotes. What
 //!   it means: `docs/findings.md`
@@ -169,9 +169,8 @@
 //! - **whether a definition means the same when it is created again**: `pg::references`: `changed`; where operators
 //!   are found: [`sql`]: `with_operators`
 //! - **what happens if a row no longer satisfies a CHECK**: `phase::partition::checks`
-//!
-//! - **which unique constraints get a key table**: `plan::check::key_tables`: `is_wanted`; what keeps it level:
-//!   `sql::key_table::triggers`; what becomes of it when a partition is dropped: `phase::maintain::retire`
+//! - **which unique constraints get a key table**: `plan::check::key_tables`: `is_wanted`; what keeps it in sync:
+//!   `sql::key_table::triggers`; what happens to it when a partition is dropped: `phase::maintain::retire`
 //!
 //! ## Swap and rollback
 //!
@@ -182,7 +181,7 @@
 //!   `sql::retype::exchange`: `statements`; the order of all steps, with the checks: `sql::exchange`:
 //!   `Exchange::body`
 //! - **how a rollback keeps the writes since the swap**: `sql::swap`: `statements` creates the capture triggers on
-//!   the table that comes into use; `phase::partition::drain` applies the log in the opposite direction
+//!   the table that the swap brings into use; `phase::partition::drain` applies the log in the opposite direction
 //! - **what happens to the sequences, triggers, views and comments in a swap**: `sql::swap`: `sequences`,
 //!   `user_triggers`, `view`, `comments`
 //! - **which checks the exchange repeats under the lock**: `sql::exchange`: `FailedCheck`
@@ -205,7 +204,7 @@
 //! ## Partitions
 //!
 //! - **how `every = "1 month"` is parsed**: `model::partition::every`: `Every::from_str`
-//! - **how the partitions of a table are understood that pgstrata did not create**: `model::partition::adopt`; from
+//! - **how the interval and names of partitions are derived that pgstrata did not create**: `model::partition::adopt`; from
 //!   the catalog: `phase::maintain::layout`
 //! - **the bounds and names of partitions**: one range: `model::partition::scheme`; all of a job:
 //!   `plan::partitioning`: `ranges`; names: `model::partition::name`
@@ -251,7 +250,7 @@
 //! - a key of the plan: `plan::file`, the struct (`Plan` in [`plan`], or that of its section), `plan::resolve`,
 //!   `plan::identity` (`Plan::settings`: a key that is missing there is lost when the job is resumed), `docs/plan.md`
 //! - a finding: the query in `sql::preflight`, `pg::preflight`, the field in `plan::check::facts`, the decision in
-//!   `plan::check`, the entry in `docs/findings.md`; if a key of the plan answers it, `plan::answers`
+//!   `plan::check`, the entry in `docs/findings.md`; if a key of the plan resolves it, `plan::answers`
 //! - a throttling signal: `model::pace` (`Signal`), `plan::throttle` (its limit, which is also a key of the plan),
 //!   `sql::pace` and `pg::signals` (its value), `phase::job::evaluate` (value and limit), `docs/throttling.md`; for a
 //!   new cause, `model::pace::cause` and `report::sentence::throttle`
