@@ -165,10 +165,10 @@ pub enum Command {
         /// Swap after verification, even if the plan has `when = "manual"`; not for a backfill
         #[arg(long)]
         swap: bool,
-        /// Stop after this time, between two chunks: 2h, 90min; exit code 6
+        /// Stop after this duration (2h, 90min), between two chunks, with exit code 6
         #[arg(long = "for", value_name = "DURATION", value_parser = limit, conflicts_with = "until")]
         limit: Option<Duration>,
-        /// Stop at this time of day, in the time zone of the plan's `[throttle]` section; exit code 6
+        /// Stop at this time of day, in the time zone of the plan's `[throttle]` section, with exit code 6
         #[arg(long, value_name = "HH:MM", value_parser = time_of_day)]
         until: Option<NaiveTime>,
     },

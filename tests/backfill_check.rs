@@ -106,7 +106,7 @@ async fn columns_to_be_added() {
     insta::assert_snapshot!(findings("", "add = { at2 = 'timestamptz default clock_timestamp()', at3 = 'timestamptz default now()' }
         set = { at2 = 'now()' }\nwhere = 't.at2 is null'").await, @"
         warning[volatile_default]: at2: the default of at2 differs from row to row: existing rows do not get it
-          hint: nothing, if `set` sets at2; the default applies only to rows that are inserted later
+          hint: no action is needed if `set` sets at2; the default applies only to rows that are inserted later
         ");
     insta::assert_snapshot!(findings("create domain share as float8 check (value <= 1); create domain half as share; create domain free as float8",
         "add = { a = 'share', b = 'half', c = 'free' }\nset = { a = '1', b = '1', c = '1' }").await, @"

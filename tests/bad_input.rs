@@ -57,15 +57,15 @@ async fn run_does_nothing_where_check_finds_an_error() {
 
 #[tokio::test]
 async fn no_such_table() {
-    insta::assert_snapshot!(told("create table observations ()", "table = 'obsrevations'\n[partition]\nby = 'at'\nevery = 'month'\n").await, @"
+    insta::assert_snapshot!(check_report("create table observations ()", "table = 'obsrevations'\n[partition]\nby = 'at'\nevery = 'month'\n").await, @"
     error[no_such_table]: public.obsrevations: table public.obsrevations does not exist
       hint: did you mean public.observations?
     ");
-    insta::assert_snapshot!(told("create schema lab create table t ()", MONTHS).await, @"
+    insta::assert_snapshot!(check_report("create schema lab create table t ()", MONTHS).await, @"
     error[no_such_table]: public.t: table public.t does not exist
       hint: did you mean lab.t?
     ");
-    insta::assert_snapshot!(told("", MONTHS).await, @"
+    insta::assert_snapshot!(check_report("", MONTHS).await, @"
     error[no_such_table]: public.t: table public.t does not exist
       hint: write the name as in SQL: schema.table, in double quotes where SQL requires them
     ");
@@ -73,35 +73,35 @@ async fn no_such_table() {
 
 #[tokio::test]
 async fn relations_that_are_not_plain_tables() {
-    insta::assert_snapshot!(told("create view t as select 1 as id, now() as at", MONTHS).await, @"
+    insta::assert_snapshot!(check_report("create view t as select 1 as id, now() as at", MONTHS).await, @"
     error[is_view]: public.t: public.t is a view, not a table
       hint: name the table that the view reads
     ");
-    insta::assert_snapshot!(told("create materialized view t as select 1 as id, now() as at", MONTHS).await, @"
+    insta::assert_snapshot!(check_report("create materialized view t as select 1 as id, now() as at", MONTHS).await, @"
     error[is_view]: public.t: public.t is a materialized view, not a table
       hint: name the table that the view reads
     ");
-    insta::assert_snapshot!(told("create sequence t", MONTHS).await, @"
+    insta::assert_snapshot!(check_report("create sequence t", MONTHS).await, @"
     error[not_a_table]: public.t: public.t is not a table
       hint: name a table
     ");
     let foreign = "create foreign data wrapper w; create server s foreign data wrapper w;
         create foreign table t (id bigint, at timestamptz) server s";
-    insta::assert_snapshot!(told(foreign, MONTHS).await, @"
+    insta::assert_snapshot!(check_report(foreign, MONTHS).await, @"
     error[is_foreign_table]: public.t: public.t is a foreign table: its rows are stored on another server
       hint: run the job on that server
     ");
-    insta::assert_snapshot!(told("create table t (at timestamptz) partition by range (at)", MONTHS).await, @"
+    insta::assert_snapshot!(check_report("create table t (at timestamptz) partition by range (at)", MONTHS).await, @"
     error[already_partitioned]: public.t: public.t is already partitioned
       hint: to create further partitions, run `pgstrata maintain --table`
     ");
     let partition =
         "create table p (at timestamptz) partition by range (at); create table t partition of p default";
-    insta::assert_snapshot!(told(partition, MONTHS).await, @"
+    insta::assert_snapshot!(check_report(partition, MONTHS).await, @"
     error[is_partition]: public.t: public.t is itself a partition
       hint: name the partitioned table, or detach the partition first
     ");
-    insta::assert_snapshot!(told("", "table = 'pg_catalog.pg_class'\n[partition]\nby = 'oid'\nevery = 1000\n").await, @"
+    insta::assert_snapshot!(check_report("", "table = 'pg_catalog.pg_class'\n[partition]\nby = 'oid'\nevery = 1000\n").await, @"
     error[system_table]: pg_catalog.pg_class: pg_catalog.pg_class is a table of the system or of pgstrata itself
       hint: name a table of your own
     ");
@@ -119,7 +119,7 @@ async fn inheritance_and_types() {
     ");
     let typed = "create type row as (id bigint, at timestamptz);
         create table t of row (id primary key, at not null); analyze t";
-    insta::assert_snapshot!(told(typed, MONTHS).await, @"
+    insta::assert_snapshot!(check_report(typed, MONTHS).await, @"
     error[typed_table]: public.t: public.t was created OF a composite type, and the partitioned table would lose its link to the type
       hint: alter table public.t not of
     ");
@@ -128,17 +128,17 @@ async fn inheritance_and_types() {
 #[tokio::test]
 async fn no_usable_key() {
     let columns = "create table t (id bigint, at timestamptz not null, code text not null);";
-    insta::assert_snapshot!(told(&format!("{columns} analyze t"), MONTHS).await, @"
+    insta::assert_snapshot!(check_report(&format!("{columns} analyze t"), MONTHS).await, @"
     error[no_usable_key]: public.t: table public.t has no primary key and no unique index
       hint: alter table public.t add constraint id_not_null check (id is not null) not valid; alter table public.t validate constraint id_not_null; alter table public.t alter column id set not null; alter table public.t drop constraint id_not_null; create unique index concurrently t_key on public.t (id); alter table public.t add primary key using index t_key
     ");
-    insta::assert_snapshot!(told(&format!("{columns} create unique index t_id on t (id); analyze t"), MONTHS).await, @"
+    insta::assert_snapshot!(check_report(&format!("{columns} create unique index t_id on t (id); analyze t"), MONTHS).await, @"
     error[no_usable_key]: public.t: table public.t has no usable key: t_id has nullable columns (id)
       hint: alter table public.t add constraint id_not_null check (id is not null) not valid; alter table public.t validate constraint id_not_null; alter table public.t alter column id set not null; alter table public.t drop constraint id_not_null
     ");
     let others = "create unique index a on t (code) where id > 0; create unique index b on t (lower(code));
         create unique index c on t (code text_pattern_ops); create unique index d on t (code desc); analyze t";
-    insta::assert_snapshot!(told(&format!("{columns} {others}"), &format!("{MONTHS}drop_unique = ['a', 'b', 'c', 'd']")).await, @"
+    insta::assert_snapshot!(check_report(&format!("{columns} {others}"), &format!("{MONTHS}drop_unique = ['a', 'b', 'c', 'd']")).await, @"
     error[no_usable_key]: public.t: table public.t has no usable key: a covers only some of the rows; b is on an expression; c does not have the default ascending order of its types (the operators in pg_catalog); d does not have the default ascending order of its types (the operators in pg_catalog)
       hint: alter table public.t add constraint id_not_null check (id is not null) not valid; alter table public.t validate constraint id_not_null; alter table public.t alter column id set not null; alter table public.t drop constraint id_not_null; create unique index concurrently t_key on public.t (id); alter table public.t add primary key using index t_key
     warning[unique_given_up]: a: after the swap, index a is no longer unique: nothing prevents duplicates of (code), and a rollback fails as long as there are any
@@ -158,22 +158,22 @@ async fn the_partition_column() {
     error[no_such_column]: at: table public.t has no column at
       hint: columns with a usable type: id, created_at
     ");
-    insta::assert_snapshot!(told(GOOD, &MONTHS.replace("'at'", "'att'")).await, @"
+    insta::assert_snapshot!(check_report(GOOD, &MONTHS.replace("'at'", "'att'")).await, @"
     error[no_such_column]: att: table public.t has no column att
       hint: did you mean at?
     ");
-    insta::assert_snapshot!(told(GOOD, &MONTHS.replace("'at'", "'note'")).await, @"
+    insta::assert_snapshot!(check_report(GOOD, &MONTHS.replace("'at'", "'note'")).await, @"
     error[unusable_type]: note: partition column note has type text, which cannot be divided into ranges of equal length
       hint: choose a column of type timestamptz, timestamp, date, smallint, integer or bigint
     ");
-    insta::assert_snapshot!(told(GOOD, &MONTHS.replace("'at'", "'id'")).await, @r#"
+    insta::assert_snapshot!(check_report(GOOD, &MONTHS.replace("'at'", "'id'")).await, @r#"
     error[interval]: partition.every: the interval `1 month` is an interval of time, but the column has type bigint: write a plain number, such as "100000"
       hint: change `every` under [partition]
     "#);
     let generated =
         "create table t (id bigint primary key, s bigint, at bigint not null generated always as (s) stored);
         analyze t";
-    insta::assert_snapshot!(told(generated, &MONTHS.replace("'month'", "1000")).await, @"
+    insta::assert_snapshot!(check_report(generated, &MONTHS.replace("'month'", "1000")).await, @"
     error[generated_partition_column]: at: partition column at is a generated column, and PostgreSQL does not support generated partition columns
       hint: choose the column from which it is computed, or an ordinary column
     ");
@@ -193,8 +193,8 @@ async fn nulls_and_infinities_are_counted() {
     let infinite = format!(
         "{GOOD} update t set at = 'infinity' where id = 1; update t set at = '-infinity' where id in (2, 3)"
     );
-    insta::assert_snapshot!(told(&infinite, MONTHS).await, @"warning[infinite_values]: at: 3 rows contain infinity or -infinity in column at, which no partition with bounds accepts: they go to the default partition");
-    insta::assert_snapshot!(told(&format!("{infinite}; create index on t (at)"), &format!("{MONTHS}default = false\n")).await, @"
+    insta::assert_snapshot!(check_report(&infinite, MONTHS).await, @"warning[infinite_values]: at: 3 rows contain infinity or -infinity in column at, which no partition with bounds accepts: they go to the default partition");
+    insta::assert_snapshot!(check_report(&format!("{infinite}; create index on t (at)"), &format!("{MONTHS}default = false\n")).await, @"
     error[infinite_values]: at: 3 rows contain infinity or -infinity in column at, which no partition with bounds accepts
       hint: set a finite value in these rows, or set default = true under [partition]
     ");
@@ -203,29 +203,29 @@ async fn nulls_and_infinities_are_counted() {
 #[tokio::test]
 async fn rows_outside_the_bounds_are_counted() {
     let rows = "insert into t values (-1, '2023-12-31 23:59:59Z', ''), (-2, '-infinity', '')";
-    insta::assert_snapshot!(told(&format!("{GOOD}{rows}"), SPRING).await, @"
+    insta::assert_snapshot!(check_report(&format!("{GOOD}{rows}"), SPRING).await, @"
     error[infinite_values]: at: 1 row contains infinity or -infinity in column at, which no partition with bounds accepts
       hint: set a finite value in these rows, or set default = true under [partition]
     error[rows_outside_bounds]: at: 1 row lies below 2024-01-01 00:00:00+00, 23 rows lie at or above 2024-04-01 00:00:00+00: no partition accepts them, because default = false
       hint: widen `from` and `to` under [partition], or set default = true
     ");
-    insta::assert_snapshot!(told(&format!("{GOOD}{rows}"), &SPRING.replace("false", "true")).await, @"
+    insta::assert_snapshot!(check_report(&format!("{GOOD}{rows}"), &SPRING.replace("false", "true")).await, @"
     warning[infinite_values]: at: 1 row contains infinity or -infinity in column at, which no partition with bounds accepts: they go to the default partition
     warning[rows_outside_bounds]: at: 1 row lies below 2024-01-01 00:00:00+00, 23 rows lie at or above 2024-04-01 00:00:00+00: they go to the default partition
     ");
-    insta::assert_snapshot!(told(GOOD, &SPRING.replace("2024-04-01", "2023-04-01")).await, @"
+    insta::assert_snapshot!(check_report(GOOD, &SPRING.replace("2024-04-01", "2023-04-01")).await, @"
     error[bounds]: at: `to` (2023-04-01 00:00:00+00) is not greater than `from` (2024-01-01 00:00:00+00)
       hint: change `from`, `to` or `every` under [partition]
     ");
-    insta::assert_snapshot!(told(GOOD, &SPRING.replace("2024-04-01", "April")).await, @r#"
+    insta::assert_snapshot!(check_report(GOOD, &SPRING.replace("2024-04-01", "April")).await, @r#"
     error[bounds]: at: `April` is not a date: write "2024-01-31" or "2024-01-31 06:00"
       hint: change `from`, `to` or `every` under [partition]
     "#);
-    insta::assert_snapshot!(told(GOOD, &SPRING.replace("month", "hour").replace("2024-04", "2034-04")).await, @"
+    insta::assert_snapshot!(check_report(GOOD, &SPRING.replace("month", "hour").replace("2024-04", "2034-04")).await, @"
     error[bounds]: at: the interval `1 hour` from 2024-01-01 00:00:00+00 to 2034-04-01 01:00:00+00 with 0 partitions ahead results in 89833 partitions, more than 10000: choose a longer interval, or set a later `from` and let a default partition take older rows
       hint: change `from`, `to` or `every` under [partition]
     ");
-    insta::assert_snapshot!(told(GOOD, &format!("{MONTHS}names = '{{table}}_{{mm}}'\nto = '2025-04-01'")).await, @r#"
+    insta::assert_snapshot!(check_report(GOOD, &format!("{MONTHS}names = '{{table}}_{{mm}}'\nto = '2025-04-01'")).await, @r#"
     error[partition_names]: partition.names: the partitions [2024-01-01 00:00:00+00, 2024-02-01 00:00:00+00) and [2025-01-01 00:00:00+00, 2025-02-01 00:00:00+00) would both have the name "t_01": add {yyyy} to `names`
       hint: change `names` under [partition]
     "#);
@@ -246,11 +246,11 @@ async fn indexes_that_partitions_cannot_have() {
       hint: run `drop index concurrently public.t_at` or `reindex index concurrently public.t_at`
     ");
     let plan = format!("{MONTHS}drop_unique = ['t_nope', 't_pkey', 't_at', 't_note_key']\n");
-    insta::assert_snapshot!(told(&format!("{GOOD} create index t_at on t (at); create unique index t_note on t (note)"), &plan).await, @"
+    insta::assert_snapshot!(check_report(&format!("{GOOD} create index t_at on t (at); create unique index t_note on t (note)"), &plan).await, @"
     error[unique_without_partition_column]: t_note: unique index t_note does not contain the partition column at
       hint: keep it with a key table: list it under [partition] keep_unique; or add at to it; or give up the guarantee: list it under drop_unique
     error[drop_unique]: t_at: drop_unique lists t_at, which is not unique
-      hint: remove it from the list: the index is carried over
+      hint: remove it from the list: an index that is not unique is carried over in any case
     error[drop_unique]: t_nope: drop_unique lists t_nope, but public.t has no such index
       hint: did you mean t_note?
     error[drop_unique]: t_note_key: drop_unique lists t_note_key, but public.t has no such index
@@ -264,9 +264,9 @@ async fn indexes_that_partitions_cannot_have() {
 async fn dependents_that_cannot_be_carried_over() {
     insta::assert_snapshot!(check_good("create table c (t_id bigint references t); alter table t add parent bigint references t").await, @r#"
     error[incoming_foreign_key]: c_t_id_fkey: foreign key c_t_id_fkey of table public.c references public.t: the partitioned table is not unique on (id) alone
-      hint: keep it with a key table: [dependents] incoming_fk = "keep", and keep_unique not false; drop it at the swap with [dependents] incoming_fk = "drop", or drop it by hand: alter table public.c drop constraint c_t_id_fkey; or change it so that it also references at
+      hint: keep it with a key table: set [dependents] incoming_fk = "keep", and do not set keep_unique = false; or drop it at the swap with [dependents] incoming_fk = "drop", or drop it by hand: alter table public.c drop constraint c_t_id_fkey; or change it so that it also references at
     error[incoming_foreign_key]: t_parent_fkey: foreign key t_parent_fkey of the table itself references public.t: the partitioned table is not unique on (id) alone
-      hint: keep it with a key table: [dependents] incoming_fk = "keep", and keep_unique not false; drop it at the swap with [dependents] incoming_fk = "drop", or drop it by hand: alter table public.t drop constraint t_parent_fkey; or change it so that it also references at
+      hint: keep it with a key table: set [dependents] incoming_fk = "keep", and do not set keep_unique = false; or drop it at the swap with [dependents] incoming_fk = "drop", or drop it by hand: alter table public.t drop constraint t_parent_fkey; or change it so that it also references at
     "#);
     insta::assert_snapshot!(check_good("create view v as select id, note from t group by id; create view w as select t from t").await, @"
     error[view_bound_to_key]: public.v: view public.v groups by the primary key alone or has a whole row as a column, so it cannot be redirected to another table
@@ -319,7 +319,7 @@ async fn event_triggers() {
 async fn names_that_are_taken() {
     let taken = "create table t_new (); create view t_old as select 1; create table t_y2024m02 (); create table t_default ();
         create index t_pkey_new on t (note); create type t_y2024m03 as enum ('a'); create sequence t_y2024m01_pkey;";
-    insta::assert_snapshot!(told(&format!("{GOOD}{taken}"), SPRING).await, @"
+    insta::assert_snapshot!(check_report(&format!("{GOOD}{taken}"), SPRING).await, @"
     error[rows_outside_bounds]: at: 23 rows lie at or above 2024-04-01 00:00:00+00: no partition accepts them, because default = false
       hint: widen `from` and `to` under [partition], or set default = true
     error[name_taken]: public.t_new: the job needs the name public.t_new for the partitioned table (until the swap), but a table has it
@@ -336,7 +336,7 @@ async fn names_that_are_taken() {
       hint: rename or drop it
     ");
     let many = "do 'begin for m in 1..12 loop execute format(''create table t_y2024m%s ()'', to_char(m, ''FM00'')); end loop; end'";
-    insta::assert_snapshot!(told(&format!("{GOOD}{many}"), &format!("{MONTHS}to = '2025-01-01'\n")).await, @"
+    insta::assert_snapshot!(check_report(&format!("{GOOD}{many}"), &format!("{MONTHS}to = '2025-01-01'\n")).await, @"
     error[name_taken]: public.t_y2024m01: the job needs the name public.t_y2024m01 for a partition, but a table has it
       hint: rename or drop it
     error[name_taken]: public.t_y2024m02: the job needs the name public.t_y2024m02 for a partition, but a table has it
@@ -361,7 +361,7 @@ async fn names_that_are_taken() {
       hint: rename or drop the objects that have these names, or change `names` under [partition]
     ");
     let collision = "create index t_by_at on t (at); create index by_at on t (at desc)";
-    insta::assert_snapshot!(told(&format!("{GOOD}{collision}"), &format!("{MONTHS}to = '2024-06-01'\n")).await, @"
+    insta::assert_snapshot!(check_report(&format!("{GOOD}{collision}"), &format!("{MONTHS}to = '2024-06-01'\n")).await, @"
     error[names_collide]: public.t_y2024m01_by_at: index t_by_at of a partition and index by_at of a partition would have the same name, public.t_y2024m01_by_at
       hint: rename the index, or change `names` under [partition]
     error[names_collide]: public.t_y2024m02_by_at: index t_by_at of a partition and index by_at of a partition would have the same name, public.t_y2024m02_by_at
@@ -420,7 +420,7 @@ async fn a_prepared_transaction_and_a_standby() {
 
 #[tokio::test]
 async fn a_lock_timeout_at_the_servers_deadlock_timeout() {
-    insta::assert_snapshot!(told(GOOD, &format!("{MONTHS}[swap]\nlock_timeout = '1s'\n")).await, @r#"
+    insta::assert_snapshot!(check_report(GOOD, &format!("{MONTHS}[swap]\nlock_timeout = '1s'\n")).await, @r#"
     error[lock_timeout_too_long]: swap.lock_timeout: lock_timeout is 1000 ms, and the server's deadlock_timeout is 400 ms: the swap must give up before the server checks for deadlocks
       hint: set lock_timeout below 400 ms under [swap], such as "200 ms"
     "#);
@@ -428,7 +428,7 @@ async fn a_lock_timeout_at_the_servers_deadlock_timeout() {
 
 #[tokio::test]
 async fn a_table_without_statistics() {
-    insta::assert_snapshot!(told("create table t (id bigint primary key, at timestamptz not null)", MONTHS).await, @"
+    insta::assert_snapshot!(check_report("create table t (id bigint primary key, at timestamptz not null)", MONTHS).await, @"
     warning[no_statistics]: public.t: public.t has no statistics yet (8.0 KiB with indexes): progress and the order of the copy are guesses
       hint: analyze public.t
     ");

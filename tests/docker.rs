@@ -53,7 +53,7 @@ fn mounted(service: &Yaml, inside: &str, server: &PrivateServer) -> PathBuf {
 }
 
 #[tokio::test]
-async fn the_compose_file_shows_a_job_paused_by_lag() {
+async fn the_compose_file_shows_a_job_throttled_by_lag() {
     let compose = YamlLoader::load_from_str(&file("compose.yml")).unwrap().remove(0);
     let services = &compose["services"];
     let server = PrivateServer::start(SETTINGS).unwrap();
@@ -98,7 +98,7 @@ async fn the_compose_file_shows_a_job_paused_by_lag() {
     tool(&services["pgstrata"], &server, &dbname, &standby).await;
 }
 
-/// Runs the command of the `pgstrata` service. The job pauses because of the replica lag, and resumes once the apply
+/// Runs the command of the `pgstrata` service. Replica lag throttles the job, which resumes once the apply
 /// delay is removed.
 async fn tool(service: &Yaml, server: &PrivateServer, dbname: &str, standby: &Standby) {
     let env = environment(service, &[]);

@@ -261,7 +261,7 @@ async fn a_guard_that_stays_is_reported_and_the_next_command_removes_it() {
 
 /// The dump is restored in another cluster, whose transaction IDs are lower.
 #[tokio::test]
-async fn a_restored_dump_of_a_guard_refuses_no_write() {
+async fn a_guard_restored_from_a_dump_rejects_no_write() {
     let (from, to) = (Version::System.start(&[]), Version::System.start(&[]));
     let lab = lab_on(Database::on(&from).await, PARTITION).await;
     lab.db

@@ -3,7 +3,7 @@
 
 use pgstrata::demo::server::PrivateServer;
 
-use crate::support::checks::{GOOD, MONTHS, check, check_good, check_on, findings, told};
+use crate::support::checks::{GOOD, MONTHS, check, check_good, check_on, check_report, findings};
 use crate::support::cluster::{Database, SETTINGS, Version};
 
 /// Asserts that `check` reports nothing about the table after these statements.
@@ -248,13 +248,13 @@ async fn publications_that_the_swap_touches() {
     );
     let gives_up = format!("{MONTHS}drop_unique = ['t_note']\n");
     let identity = format!("{other} alter table t replica identity using index t_note");
-    insta::assert_snapshot!(told(&identity, &gives_up).await, @"
+    insta::assert_snapshot!(check_report(&identity, &gives_up).await, @"
     error[replica_identity]: t_note: drop_unique lists t_note, which is the replica identity
       hint: remove it from drop_unique, or choose another replica identity: alter table public.t replica identity using index ...
     warning[unique_given_up]: t_note: after the swap, index t_note is no longer unique: nothing prevents duplicates of (note, id), and a rollback fails as long as there are any
       hint: make sure that the application does not rely on the guarantee, for example with ON CONFLICT
     ");
-    assert_eq!(findings(&told(&other, &gives_up).await), ["warning[unique_given_up]: t_note"]);
+    assert_eq!(findings(&check_report(&other, &gives_up).await), ["warning[unique_given_up]: t_note"]);
 }
 
 #[tokio::test]

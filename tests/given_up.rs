@@ -1,7 +1,7 @@
 //! A unique index without the partition column becomes one that is not unique, if the plan gives up its guarantee: queries
 //! still use it, and a rollback restores the guarantee.
 
-use crate::support::checks::told;
+use crate::support::checks::check_report;
 use crate::support::cluster::Database;
 
 const SETUP: &str = "
@@ -74,7 +74,7 @@ async fn the_index_stays_and_the_guarantee_returns_with_a_rollback() {
 
 #[tokio::test]
 async fn check_warns_and_names_what_relied_on_it() {
-    let printed = told(SETUP, PLAN).await;
+    let printed = check_report(SETUP, PLAN).await;
     insta::assert_snapshot!(printed, @"
     warning[unique_given_up]: t_email_key: after the swap, index t_email_key is no longer unique: nothing prevents duplicates of (email), and a rollback fails as long as there are any
       hint: make sure that the application does not rely on the guarantee, for example with ON CONFLICT

@@ -55,7 +55,7 @@ async fn the_printed_commands_work_for_a_job_with_an_odd_name() {
 
 /// A unique index over rows with duplicate values, as after a change of the operating system's collations.
 #[tokio::test]
-async fn duplicates_from_a_damaged_unique_index_are_reported_and_the_job_resumes_without_them() {
+async fn duplicates_from_a_corrupt_unique_index_are_reported_and_the_job_resumes_without_them() {
     for definition in ["(v, at)", "(at, v) where v <> 'none'"] {
         let db = Database::new().await;
         db.execute(&format!(

@@ -36,7 +36,7 @@ async fn the_copy_creates_a_partition_for_a_row_inserted_before_capture() {
 
 /// The server's messages are in German. The job evaluates the fields of an error, not its text.
 #[tokio::test]
-async fn a_missing_partition_is_recognised_in_any_language() {
+async fn a_missing_partition_is_recognized_in_any_language() {
     let settings: Vec<_> = SETTINGS.iter().copied().chain([("lc_messages", "C.UTF-8")]).collect();
     let server = tokio::task::spawn_blocking(move || PrivateServer::start(&settings)).await.unwrap();
     let Ok(server) = server else {

@@ -88,7 +88,7 @@ async fn a_job_queue_follows_in_both_directions(version: Version) {
             5
         );
     }
-    // A change during the job follows too.
+    // A change during the job is carried over, too.
     db.execute("comment on function get_job(text) is 'next'; create function late(jobs) returns int language sql as 'select 1'").await;
     stop.store(true, Ordering::Relaxed);
     let mut completed = 0;

@@ -38,7 +38,7 @@ async fn plan_drafts_a_plan_of_a_live_table() {
     # > "A t"  1 year    1           0 of 1  uniqueness of ("I d")  lookup by ("I d") reads all;
     #                                        alone                  no index
     #
-    # "reads all": from every partition; for another column, use --by, for example: --by '"I d"'
+    # "reads all": reads all partitions; to choose another column: --by '"I d"'
     #
     # column  "A t", timestamp with time zone
     # oldest  2024-01-01 00:00:00+00
@@ -114,7 +114,7 @@ async fn plan_drafts_a_backfill() {
         text.contains("\nset = { search_name = ") || text.contains("\nset = { \"search_name\" = "),
         "{text}"
     );
-    // What is not given is named where it belongs.
+    // Required keys that the command line does not set are marked in the plan.
     let (text, checked) = planned(&db, &["suppliers", "--backfill"]).await;
     assert!(checked.exits(2).stderr.contains("backfill.set is missing"));
     assert!(text.contains("\n# set = { COLUMN = \"EXPRESSION\" }  # required"), "{text}");

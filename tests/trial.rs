@@ -1,7 +1,7 @@
 //! A job that `check` allows does not fail later for a reason that already existed: `check` tries the statements of the
 //! job, and evaluates the expressions of the table on rows.
 
-use crate::support::checks::{GOOD, MONTHS, check, check_as, check_good, errors, findings, told};
+use crate::support::checks::{GOOD, MONTHS, check, check_as, check_good, check_report, errors, findings};
 use crate::support::cluster::Database;
 
 /// Runs the job from `run` to `finalize`, with the statements in `between` between the steps.
@@ -16,7 +16,7 @@ async fn whole_job(db: &Database, plan: &str, between: &str) {
 }
 
 /// The output of `check`.
-async fn told_of(db: &Database, plan: &str) -> String {
+async fn check_output(db: &Database, plan: &str) -> String {
     db.pgstrata(&["check", "--quiet", db.plan(plan).to_str().unwrap(), "--color", "never"]).await.stdout
 }
 
@@ -25,7 +25,7 @@ fn months() -> String {
 }
 
 #[tokio::test]
-async fn definitions_that_the_server_does_not_accept_again() {
+async fn definitions_that_the_server_rejects_when_created_again() {
     let trigger = "create function bump() returns trigger language plpgsql as $$ begin return new; end $$;
         create trigger bump before update on t for each row when (old is distinct from new) execute function bump();
         alter table t add length int generated always as (length(note)) stored";
@@ -223,7 +223,7 @@ async fn a_retype_of_a_table_whose_definitions_use_the_whole_row() {
         alter table t enable row level security; create policy seen on t using (tableoid = 't'::regclass);";
     let plan = "name = 'j'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'a'\nto = 'bigint'\n";
     let indexed = format!("{table} create index t_hash on t (hash_record(t)); analyze t");
-    assert_eq!(errors(&told(&indexed, plan).await), ["error[not_in_new_type]: index t_hash"]);
+    assert_eq!(errors(&check_report(&indexed, plan).await), ["error[not_in_new_type]: index t_hash"]);
     let db = Database::new().await;
     db.execute(table).await;
     whole_job(&db, plan, "update t set a = a + 1, v = 'w' where id % 9 = 0").await;
@@ -236,12 +236,12 @@ async fn foreign_keys_that_the_new_type_cannot_have() {
     let tables = "create table t (id int primary key, v text); create table c (t_id int references t);
         insert into t select i, 'v' from generate_series(1, 100) i; analyze";
     let plan = |to: &str| format!("kind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'id'\nto = '{to}'\n");
-    assert_eq!(errors(&told(tables, &plan("text")).await), ["error[foreign_key_types]: c_t_id_fkey"]);
-    assert!(errors(&told(tables, &plan("bigint")).await).is_empty());
+    assert_eq!(errors(&check_report(tables, &plan("text")).await), ["error[foreign_key_types]: c_t_id_fkey"]);
+    assert!(errors(&check_report(tables, &plan("bigint")).await).is_empty());
     let child = "kind = 'retype'\ntable = 'c'\n[retype]\ncolumn = 't_id'\nto = 'uuid'\nusing = 'null'\nback = 'null'\n";
     let keyed = "alter table c add id int generated always as identity primary key";
     assert_eq!(
-        errors(&told(&format!("{tables}; {keyed}"), child).await),
+        errors(&check_report(&format!("{tables}; {keyed}"), child).await),
         ["error[foreign_key_types]: c_t_id_fkey"]
     );
 }
@@ -302,16 +302,16 @@ async fn rows_whose_update_fails() {
         set search_path = public, other; ";
     let plan = "kind = 'backfill'\ntable = 't'\n[backfill]\nset = { v = \"'b'\" }\n";
     let check = format!("{table} alter table t add constraint t_known check (known(v)); analyze");
-    assert_eq!(errors(&told(&check, plan).await), ["error[fails_for_job]: constraint t_known"]);
+    assert_eq!(errors(&check_report(&check, plan).await), ["error[fails_for_job]: constraint t_known"]);
     let index = format!("{table} create index t_key on t (key_of(v)); analyze");
-    assert_eq!(errors(&told(&index, plan).await), ["error[fails_for_job]: index t_key"]);
+    assert_eq!(errors(&check_report(&index, plan).await), ["error[fails_for_job]: index t_key"]);
     let old = format!("{table} alter table t add constraint t_new check (id > 10) not valid; analyze");
-    assert_eq!(errors(&told(&old, plan).await), ["error[check_violated]: t_new"]);
+    assert_eq!(errors(&check_report(&old, plan).await), ["error[check_violated]: t_new"]);
     // The backfill corrects the rows that violate the constraint.
     let corrected = format!("{table} alter table t add constraint t_new check (v <> 'a') not valid; analyze");
-    assert!(errors(&told(&corrected, plan).await).is_empty());
+    assert!(errors(&check_report(&corrected, plan).await).is_empty());
     let retype = "kind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'varchar'\n";
-    assert_eq!(errors(&told(&corrected, retype).await), ["error[check_violated]: t_new"]);
+    assert_eq!(errors(&check_report(&corrected, retype).await), ["error[check_violated]: t_new"]);
 }
 
 /// The job works with such functions, or the check names them.
@@ -337,7 +337,7 @@ async fn functions_that_need_the_search_path_of_their_caller_in_other_jobs() {
         let immutable = "create function in_dict2(p bigint) returns boolean language plpgsql immutable as
             $$ begin return exists (select 1 from dict where val = p); end $$";
         db.execute(&format!("{table}; {immutable}; {more}; analyze")).await;
-        let found = errors(&told_of(&db, retype).await);
+        let found = errors(&check_output(&db, retype).await);
         if found.is_empty() {
             whole_job(&db, retype, between).await;
         } else {
@@ -353,7 +353,7 @@ async fn functions_that_need_the_search_path_of_their_caller_in_other_jobs() {
         let db = Database::new().await;
         db.execute(&format!("{table}; analyze")).await;
         let plan = format!("{backfill}{finish}\n");
-        if errors(&told_of(&db, &plan).await).is_empty() {
+        if errors(&check_output(&db, &plan).await).is_empty() {
             db.pgstrata(&["run", db.plan(&plan).to_str().unwrap()]).await.ok();
         }
     }

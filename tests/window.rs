@@ -102,7 +102,7 @@ async fn is_guarded_after(db: &Database, command: &str) {
 }
 
 #[tokio::test]
-async fn a_write_under_a_snapshot_older_than_the_swap_fails_with_an_error() {
+async fn a_write_with_a_snapshot_older_than_the_swap_fails() {
     let db = verified().await;
     is_guarded_after(&db, "swap").await;
     is_guarded_after(&db, "rollback").await;

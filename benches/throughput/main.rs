@@ -93,7 +93,7 @@ async fn begin(quick: bool) -> Result<Bench> {
         Err(_) => ROWS,
     };
     let server = Arc::new(Server::start(server::SHARED_BUFFERS).await?);
-    let (version, settings) = server.said().await?;
+    let (version, settings) = server.environment().await?;
     let workers = std::thread::available_parallelism()?.get();
     let load = std::fs::read_to_string("/proc/loadavg").ok();
     let machine = Machine {

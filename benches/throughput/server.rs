@@ -113,7 +113,7 @@ impl Server {
     }
 
     /// The version, and the settings for the report.
-    pub async fn said(&self) -> Result<(String, Vec<(String, String)>)> {
+    pub async fn environment(&self) -> Result<(String, Vec<(String, String)>)> {
         let mut settings = Vec::new();
         for name in REPORTED_SETTINGS {
             settings.push((name.to_owned(), self.value(&format!("select current_setting('{name}')")).await?));

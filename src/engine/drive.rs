@@ -142,7 +142,7 @@ async fn while_answered<K: JobKind, T>(own: &K, work: impl Future<Output = Resul
     }
 }
 
-/// Does `work` and, if signals may pause it, evaluates them concurrently.
+/// Does `work` and, if signals may throttle it, evaluates them concurrently.
 async fn with_pace<K: JobKind, T>(own: &K, work: &impl AsyncFn(&K) -> Result<T>) -> Result<T> {
     if own.pacing() == Pacing::AtOnce {
         return work(own).await;

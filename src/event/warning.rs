@@ -86,7 +86,7 @@ pub enum ThrottleWarning {
     StandbyUnusable { error: String },
     /// The job has settings that this version does not support.
     UnknownSettings { error: String },
-    /// A standby has been gone for so long that it is ignored.
+    /// A standby has been disconnected for so long that it is ignored.
     StandbyForgotten { standby: String, gone_ms: u64 },
 }
 

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_a_description_is_without_an_example() {
+    fn every_part_of_a_description_has_an_example() {
         let value = serde_json::to_value(full()).unwrap();
         let mut empty = Vec::new();
         fn look(value: &Value, at: &str, empty: &mut Vec<String>) {
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn exemptions_name_parts_that_there_are() {
+    fn exemptions_name_existing_parts() {
         let value = serde_json::to_value(full()).unwrap();
         for (_, path, why) in EXEMPT {
             let pointer: String =
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_told_by_name() {
+    fn differences_are_reported_by_name() {
         let was = full();
         assert_eq!(differences(&was, &was, Between::Times), []);
         let mut now = full();
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_version_did_not_know_is_no_difference() {
+    fn a_part_unknown_to_an_earlier_version_is_no_difference() {
         let mut was = full();
         was.columns.iter_mut().for_each(|c| c.looks = None);
         was.sequences.iter_mut().for_each(|s| s.options = None);

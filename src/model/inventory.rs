@@ -69,7 +69,7 @@ fn own(all: &mut Inventory, b: &Blueprint) {
     for column in &table.columns {
         let how = match (column.generated.as_str(), column.identity.as_str()) {
             ("", "") => "copied",
-            ("", _) => "copied; its identity continues where it was",
+            ("", _) => "copied; its identity continues from the current value",
             _ => "generated again from the same expression",
         };
         all.add("column", plain(column.name.as_str()), how);
@@ -77,8 +77,8 @@ fn own(all: &mut Inventory, b: &Blueprint) {
     for index in b.carried_indexes() {
         all.add("index", plain(index.name.as_str()), of_index(b, &index));
     }
-    let early = b.early_checks().into_iter().map(|check| (check, "on the table before the copy"));
-    let late = b.late_checks().into_iter().map(|check| (check, "NOT VALID, after the copy"));
+    let early = b.early_checks().into_iter().map(|check| (check, "created before the copy"));
+    let late = b.late_checks().into_iter().map(|check| (check, "created as NOT VALID after the copy"));
     for (check, how) in early.chain(late) {
         all.add("check constraint", plain(check.name.as_str()), how);
     }
@@ -223,7 +223,7 @@ mod tests {
         let told: Vec<String> = all.iter().map(|c| format!("{} {}: {}", c.kind, c.name, c.how)).collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
         column observation_id: copied
-        column seq: copied; its identity continues where it was
+        column seq: copied; its identity continues from the current value
         column submission_id: copied
         column note: copied
         column raw: copied
@@ -231,7 +231,7 @@ mod tests {
         column created_at: copied
         index petri_observations_pkey: with created_at in it, built on each partition after the copy; its name is exchanged at the swap
         index petri_created: built on each partition after the copy; its name is exchanged at the swap
-        check constraint note_short: on the table before the copy
+        check constraint note_short: created before the copy
         sequence public.petri_observations_seq_seq: at the swap, the identity sequence of the partitioned table takes its name and continues its numbers
         extended statistics public.petri_where: created on the partitioned table; its name is exchanged at the swap
         comment trigger touch: set again at the swap

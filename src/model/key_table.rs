@@ -1,6 +1,6 @@
 //! Key tables. A partitioned table cannot have a unique constraint without the partition column, and no foreign key can
 //! reference one. A key table has one row for each key of such a constraint, and the constraint itself; triggers of the
-//! partitioned table keep it level. Foreign keys that referenced the constraint reference the key table.
+//! partitioned table keep it in sync. Foreign keys that referenced the constraint reference the key table.
 
 use serde::{Deserialize, Serialize};
 
@@ -105,7 +105,7 @@ impl KeyTable {
     ) -> Result<Self, &'static str> {
         if index.deferrable == " deferrable" {
             return Err(
-                "it is DEFERRABLE INITIALLY IMMEDIATE, so the key table would be checked at another time",
+                "it is DEFERRABLE INITIALLY IMMEDIATE, and a key table would check it at a different point in the statement",
             );
         }
         let mut computed = 0;
@@ -114,7 +114,8 @@ impl KeyTable {
                 return Err("one of its columns has a composite type");
             }
             let schema = unique.operator_schema.clone();
-            let operator_schema = schema.ok_or("its operator class has another equality than its type")?;
+            let operator_schema = schema
+                .ok_or("its operator class does not use the default `=` operator of the column's type")?;
             let name = unique.column.clone().unwrap_or_else(|| {
                 computed += 1;
                 Ident::new(format!("key_{computed}"))
@@ -137,7 +138,9 @@ impl KeyTable {
         if columns.iter().any(|one| {
             one.name.as_str() == MOVING || columns.iter().filter(|c| c.name == one.name).count() > 1
         }) {
-            return Err("the names of its columns are not distinct, or one is pgstrata_moving");
+            return Err(
+                "two of its columns would have the same name in the key table, or one is named pgstrata_moving",
+            );
         }
         Ok(Self {
             index: index.name.clone(),
@@ -233,7 +236,7 @@ pub fn local(index: &Ident) -> Ident {
 }
 
 /// The foreign key with another referenced table. It is DEFERRABLE, so that it is checked at the end of the statement
-/// of the application, after the triggers that keep the key table level.
+/// of the application, after the triggers that keep the key table in sync.
 pub fn referencing(key: &ForeignKey, table: &QualifiedName) -> ForeignKey {
     let mut parts = tokens(&key.definition);
     let at = parts.iter().position(|token| token.eq_ignore_ascii_case("references"));

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_names_few_of_the_rows_is_drained() {
+    fn a_log_with_few_of_the_rows_is_drained() {
         assert!(COPY.is_less_than(&Backlog { entries: 100_000, ..LOG }));
         assert!(!COPY.is_less_than(&Backlog { entries: 99_999, ..LOG }));
         assert!(!CopyCost { rows: 400_001, ..COPY }.is_less_than(&LOG));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_that_stands_still_takes_forever() {
+    fn a_stalled_drain_never_ends() {
         assert!(COPY.is_less_than(&Backlog { drained_per_second: 0.0, ..LOG }));
     }
 }

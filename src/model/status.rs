@@ -49,7 +49,7 @@ pub struct Status {
     pub guarded: bool,
     /// The reason for which the job is throttled: the most important of [`Status::holds`].
     pub hold: Option<StoredHold>,
-    /// Every signal that pauses the job.
+    /// Every signal that throttles the job.
     pub holds: Vec<StoredHold>,
     /// The lag of each standby.
     pub replicas: Vec<Behind>,
@@ -69,7 +69,7 @@ pub struct Status {
     pub keep_old_until: Option<DateTime<Utc>>,
 }
 
-/// A signal over its limit, which pauses the job.
+/// A signal over its limit, which throttles the job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredHold {
     /// The signal, with its unit: `replica_lag_s`.
@@ -84,9 +84,9 @@ pub struct StoredHold {
     /// The object to which the value belongs, or the reason for which it cannot be read.
     #[serde(default)]
     pub cause: Option<Cause>,
-    /// A sentence that describes the pause. The module `report` creates it, unless an earlier version has stored one.
+    /// A sentence that describes it. The module `report` creates the sentence, unless an earlier version has stored one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub about: String,
-    /// The start of the pause.
+    /// When the signal began to throttle the job.
     pub since: DateTime<Utc>,
 }

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_are_named_and_each_owner_once() {
+    fn some_functions_are_named_and_each_owner_once() {
         let code = |n: usize| Code {
             by: format!("constraint c{n} on table public.t"),
             function: format!("function app.f{n}(integer)"),

@@ -11,6 +11,10 @@ use crate::sql::catalog as sql;
 use crate::sql::retype::facts;
 use crate::sql::retype::rebound::objects;
 
+/// The hint for an object that no longer exists.
+const DROPPED: &str =
+    "it was dropped or renamed while the job was open; restore it, and run the same command again";
+
 /// A leaf of a partitioned table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
@@ -36,12 +40,9 @@ pub async fn find(client: &Client, name: &QualifiedName) -> Result<Option<u32>> 
 /// # Errors
 /// No relation has that name.
 pub async fn must_find(client: &Client, name: &QualifiedName) -> Result<u32> {
-    find(client, name).await?.ok_or_else(|| {
-        Error::failed(format!("table {} no longer exists", name.plain())).hint(
-            "it was dropped or renamed while the job was open; restore it, and run the same command \
-                again",
-        )
-    })
+    find(client, name)
+        .await?
+        .ok_or_else(|| Error::failed(format!("table {} no longer exists", name.plain())).hint(DROPPED))
 }
 
 /// Everything attached to the relation with that oid.
@@ -57,10 +58,9 @@ pub async fn table(client: &Client, oid: u32) -> Result<Table> {
 /// # Errors
 /// As [`table`].
 pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Result<Table> {
-    let row = client
-        .query_opt(statement, &[&oid])
-        .await?
-        .ok_or_else(|| Error::failed(format!("the relation with oid {oid} no longer exists")))?;
+    let row = client.query_opt(statement, &[&oid]).await?.ok_or_else(|| {
+        Error::failed(format!("the relation with oid {oid} no longer exists")).hint(DROPPED)
+    })?;
     let json: serde_json::Value = row.get(0);
     serde_json::from_value(json).map_err(|e| unexpected().caused_by(e))
 }
@@ -71,7 +71,9 @@ pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Resul
 /// The relation does not exist, or the catalog returned something unexpected.
 pub async fn column(client: &Client, oid: u32, name: &Ident) -> Result<ColumnFacts> {
     let facts = existing_column(client, oid, name).await?;
-    facts.ok_or_else(|| Error::failed(format!("column {} no longer exists", plain(name.as_str()))))
+    facts.ok_or_else(|| {
+        Error::failed(format!("column {} no longer exists", plain(name.as_str()))).hint(DROPPED)
+    })
 }
 
 /// As [`column()`]; none if there is no such column.

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_up() {
+    fn percentiles_are_computed() {
         let times: Vec<(i64, f64)> = (1..=100).map(|ms| (10, f64::from(ms))).collect();
         let latency = summarize(&times).unwrap();
         assert_eq!((latency.chunks, latency.chunk_rows), (100, 10));

@@ -145,7 +145,8 @@ async fn begin_epoch(session: &Session, job: i64, holder: &str, again: bool) -> 
         }
         let key: i64 = rand::random();
         if !client.query_one(sql::TAKE_LOCK, &[&key]).await?.get::<_, bool>(0) {
-            return Err(Error::failed("another session holds a random advisory lock").retry(Retry::Again));
+            return Err(Error::failed("another session holds the advisory lock that was chosen at random")
+                .retry(Retry::Again));
         }
         let epoch = client.query_opt(sql::NEXT_EPOCH, &[&job, &holder, &again, &key]).await?;
         Ok(epoch.ok_or_else(taken_over)?.get(0))

@@ -82,7 +82,7 @@ mod tests {
     const LOGIN: Login<'_> = Login { host: "db.example", port: 5432, dbname: "a:b", user: "m\\e" };
 
     #[test]
-    fn the_first_line_that_fits_is_taken() {
+    fn the_first_matching_line_is_used() {
         let of = |line| of_line(line, &LOGIN);
         assert_eq!(of("db.example:5432:a\\:b:m\\\\e:s3cret").as_deref(), Some("s3cret"));
         assert_eq!(of("*:*:*:*:with\\:colon\\\\").as_deref(), Some("with:colon\\"));
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_read_is_left_alone() {
+    fn a_file_that_others_can_read_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pgpass");
         fs::write(&file, "other:*:*:*:no\n*:*:*:*:yes\n*:*:*:*:late\n").unwrap();

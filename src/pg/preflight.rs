@@ -32,7 +32,7 @@ use super::{catalog, orphans, partition_trial, refused, rehearsal, row_trial, st
 /// The time limit for testing all foreign keys together.
 const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(5);
 
-/// What is tried by the server before a job that computes values.
+/// The results of the trials on the server, for a job that computes values.
 const PLANS_SQL: &str = "the plan's SQL";
 
 /// The findings, and what the job would build.
@@ -163,7 +163,7 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
     Ok(Preflight { findings, design, rows_estimated, rows_to_fill: None })
 }
 
-/// What the server says to the definitions that the job would create, without reading all rows.
+/// The findings of a trial of the definitions that the job would create, without reading all rows.
 ///
 /// # Errors
 /// The server returned an error.
@@ -328,7 +328,7 @@ async fn key_facts(client: &Client, oid: u32) -> Result<UniqueFacts> {
     })
 }
 
-/// Whether the session can read rows of the table, and runs nobody's code by it.
+/// Whether the session can read rows of the table without running code of roles that are not trusted.
 pub(super) fn is_readable(table: &Table, rights: &Rights) -> bool {
     table.relkind == "r"
         && rights.select

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_partition_is_told_from_a_failed_check() {
+    fn a_missing_partition_is_distinguished_from_a_failed_check() {
         assert!(lacks_partition("23514", None, Some("ExecFindPartition")));
         assert!(!lacks_partition("23514", Some("t_amount_check"), Some("ExecConstraints")));
         // A row that was inserted directly into a partition that does not accept it.

@@ -300,7 +300,7 @@ impl<'a> Trier<'a> {
             .await
     }
 
-    /// Prevents triggers of roles that are not trusted from running with the rights of the job's role.
+    /// Prevents triggers of roles that are not trusted from running with the privileges of the job's role.
     async fn check_untrusted_code(&self, client: &Client) -> Result<()> {
         let table = std::slice::from_ref(&self.f.table.name);
         let cascades = self.f.changes_unique();
@@ -346,7 +346,7 @@ impl<'a> Trier<'a> {
         match error.sqlstate().map(str::to_owned) {
             None => return Err(error),
             Some(code) if code == SqlState::QUERY_CANCELED.code() => return Err(self.too_long(error)),
-            // Somebody holds what the update needs besides its rows.
+            // Another session holds a lock that the update needs in addition to its rows.
             Some(code) if ["40001", "40P01", "55P03"].contains(&code.as_str()) => {
                 self.found.busy += piece.len() as u64;
             }
@@ -364,7 +364,7 @@ impl<'a> Trier<'a> {
     }
 }
 
-/// Runs a statement on rows that are told by their keys.
+/// Runs a statement on rows that are identified by their keys.
 async fn ask(client: &Client, statement: &str, keys: &[Key]) -> Result<Vec<Row>> {
     let columns = keys.first().map_or(0, Vec::len);
     let lists: Vec<Vec<&str>> = (0..columns)

@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_honoured_is_refused_and_no_secret_is_quoted() {
+    fn unsupported_settings_are_refused_without_quoting_a_secret() {
         insta::assert_snapshot!(refused("host=a sslcert=/x"), @"
         the connection setting sslcert is not supported
         hint: remove it from the connection string, the service file and the PG* variables
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_string_goes_before_the_service_and_the_service_before_the_environment() {
+    fn the_string_overrides_the_service_and_the_service_the_environment() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("services");
         fs::write(
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_cannot_be_had_is_an_error() {
+    fn a_service_that_cannot_be_read_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("services");
         fs::write(&file, "[a]\nservice=b\n[c]\nhost\n").unwrap();
@@ -411,7 +411,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_value_survives_either_form(value in "\\PC{1,20}") {
+        fn any_value_round_trips_in_both_formats(value in "\\PC{1,20}") {
             let escaped = value.replace('\\', "\\\\").replace('\'', "\\'");
             let settings = parse(&format!("user='{escaped}' dbname=x")).unwrap();
             prop_assert_eq!(&settings["user"], &value);
@@ -423,7 +423,7 @@ mod tests {
         }
 
         #[test]
-        fn no_string_panics_or_is_quoted_back(text in "\\PC{0,40}") {
+        fn no_string_causes_a_panic_or_is_quoted(text in "\\PC{0,40}") {
             if let Err(e) = parse(&format!("password={text}")) {
                 prop_assert!(text.len() < 8 || !e.to_string().contains(text.as_str()));
             }

@@ -253,7 +253,7 @@ impl AsyncAsk<f64> for AskQuery {
             _ => None,
         });
         match value.flatten().as_deref() {
-            // No row, or NULL: no reason to pause.
+            // No row, or NULL: no reason to throttle.
             None | Some("f") => Ok(0.0),
             Some("t") => Ok(f64::INFINITY),
             Some(text) => {

@@ -261,8 +261,9 @@ pub async fn open_job(client: &Client, name: &str) -> Result<Job> {
 
 fn job(row: &Row) -> Result<Job> {
     let state: &str = row.get("state");
-    let state =
-        State::parse(state).ok_or_else(|| Error::failed(format!("a job has the unknown state {state}")))?;
+    let state = State::parse(state).ok_or_else(|| {
+        Error::failed(format!("a job has state {state}, which needs a newer version of pgstrata"))
+    })?;
     let physical: Option<String> = row.get("copy_order");
     Ok(Job {
         id: row.get("id"),
@@ -273,7 +274,7 @@ fn job(row: &Row) -> Result<Job> {
         identity: row.get::<_, Json<_>>("identity").0,
         design: Design::read(row.get("kind"), row.get("blueprint"))
             .map_err(|e| Error::failed("the stored definition of a job could not be parsed").caused_by(e))?
-            .ok_or_else(|| Error::failed("a job has a kind that this version does not support"))?,
+            .ok_or_else(|| Error::failed("a job has a kind that needs a newer version of pgstrata"))?,
         state,
         rows_estimated: row.get("rows_estimated"),
         copy: physical.map(|order| Frozen {
@@ -318,6 +319,7 @@ pub async fn create(client: &Client, plan: &Plan, design: &Design, rows_estimate
             let error = Error::from(e);
             if error.is(&SqlState::UNIQUE_VIOLATION) {
                 Error::new(Kind::Busy, format!("another process has just started job {}", plan.name()))
+                    .hint("`pgstrata status` shows its progress")
             } else {
                 error
             }
@@ -341,10 +343,8 @@ pub async fn advance(client: &Client, job: i64, from: State, step: Step) -> Resu
     })?;
     let moved = client.execute(sql::MOVE_JOB, &[&job, &from.as_str(), &to.as_str()]).await?;
     if moved == 0 {
-        return Err(Error::new(
-            Kind::Busy,
-            format!("job {job} is no longer {from}: another process has advanced it"),
-        ));
+        let message = format!("the job is no longer {from}: another process has advanced it");
+        return Err(Error::new(Kind::Busy, message).hint("`pgstrata status` shows its state"));
     }
     Ok(to)
 }

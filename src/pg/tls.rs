@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_are_libpqs() {
+    fn modes_are_those_of_libpq() {
         assert!(Mode::parse("verify_full").is_err());
         for (name, attempts) in [
             ("disable", 1),

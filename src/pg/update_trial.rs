@@ -14,10 +14,10 @@ use super::preflight::{Preflight, writing};
 use super::{row_trial, sample};
 
 impl Preflight {
-    /// Adds what a trial of the job's update shows; without effect on a job that updates no rows.
+    /// Adds the findings of a trial of the job's update. Does nothing for a job that updates no rows.
     ///
     /// # Errors
-    /// The server is gone. What it says against the update is a finding.
+    /// The connection was lost. If the server rejects the update, that is a finding.
     pub async fn with_update_trial(mut self, client: &Client) -> Result<Self> {
         let Some(design) = &self.design else { return Ok(self) };
         let found = tried(client, design).await?;
@@ -43,8 +43,8 @@ async fn tried(client: &Client, design: &Design) -> Result<Vec<Finding>> {
     }
 }
 
-/// Columns that the update sets to the values that they have: those that the job sets; where none of them exists yet, one that no
-/// trigger asks for by name.
+/// The columns that the trial sets to their present values: those that the job sets or, if none of them exists yet, a column
+/// that no trigger lists in `UPDATE OF`.
 fn unchanged<'a>(f: &'a Filling, writing: &Writing) -> Vec<&'a Ident> {
     let existing: Vec<&Ident> =
         f.set.iter().map(|(name, _)| name).filter(|name| f.table.column(name).is_some()).collect();

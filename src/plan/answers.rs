@@ -1,10 +1,11 @@
-//! Which key of a plan answers a finding of the check, and the answers that `pgstrata plan` writes.
+//! Answers: settings that resolve findings of the check. Determines which key of a plan resolves a finding, and which
+//! answers `pgstrata plan` writes.
 
 use crate::model::finding::Finding;
 use crate::model::ident::plain;
 use crate::model::table::Table;
 
-/// Settings of a drafted plan that answer findings.
+/// Settings of a drafted plan that resolve findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answers {
     /// Unique indexes whose guarantee is given up; names as in the catalog.
@@ -14,7 +15,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Adds the answer to the finding. Returns whether there is a new one.
+    /// Adds the setting that resolves the finding. Returns whether it is new.
     pub(super) fn take(&mut self, table: &Table, finding: &Finding) -> bool {
         match finding.code {
             "unique_without_partition_column" | "unique_on_expression" => {
@@ -26,14 +27,14 @@ impl Answers {
                 }
                 new
             }
-            // Some keys can only be dropped by hand: they are reported again, and not answered again.
+            // Some keys can only be dropped by hand: they are reported again after this setting was added.
             "incoming_foreign_key" => !std::mem::replace(&mut self.drop_incoming, true),
             _ => false,
         }
     }
 }
 
-/// The key of the plan, with its section, at which a finding is answered; `table` for what no key answers.
+/// The key of the plan, with its section, that resolves a finding; `table` if no key does.
 pub(super) fn key_of(code: &str) -> &'static str {
     match code {
         "job_name_taken" | "job_under_way" => "name",

@@ -1,5 +1,5 @@
 //! From the facts of a live table to its first plan, of any kind: the advice on the partition column, and at each key the
-//! findings of the check that it answers.
+//! findings of the check that it resolves.
 
 use super::advise::{self, Advice, ColumnProfile, advise};
 use super::check::{self, Facts, Found, Relation};
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_a_key_has_a_plan_that_says_so() {
+    fn a_table_without_a_key_has_a_plan_that_reports_it() {
         let mut facts = facts();
         table(&mut facts).indexes.clear();
         let profiles = [profile(&facts, "created_at", &[])];

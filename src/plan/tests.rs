@@ -134,7 +134,7 @@ fn a_full_plan_is_read() {
 }
 
 #[test]
-fn the_least_plan_with_its_defaults() {
+fn a_minimal_plan_has_the_defaults() {
     assert_snapshot!(Plan::parse(LEAST, "p.toml").unwrap().to_toml(), @r#"
     kind = "partition"
     name = "t"

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_counts_fits_into_80_columns() {
+    fn a_line_fits_into_80_columns() {
         let progress = |done, total, eta_s| Event::Progress {
             job: String::new(),
             phase: "copy",

@@ -36,11 +36,14 @@ pub(super) fn text(list: &Checklist, paint: Paint) -> String {
     group(&mut lines, "replication slots", &list.slots, slot);
     let archive = if list.archive_failing { ", and the last attempt to archive failed" } else { "" };
     lines.push(item("WAL archive", &format!("archive_mode is {}{archive}", harmless(&list.archive_mode))));
-    lines.push(item("age of oldest xid", &oldest_xid(list)));
+    lines.push(item("oldest transaction ID", &oldest_xid(list)));
     group(&mut lines, "earlier jobs", &list.earlier_jobs, earlier_job);
-    lines.push(item("not visible", "make sure that there is a backup, and that it can be restored"));
+    lines.push(item("check by hand", "make sure that there is a backup, and that it can be restored"));
     if !list.sees_sessions {
-        lines.push(item("", "transactions and blockers of other roles: grant pg_read_all_stats"));
+        lines.push(item(
+            "",
+            "transactions and blockers of other roles; to see them here: grant pg_read_all_stats",
+        ));
     }
     lines.join("\n")
 }
@@ -65,15 +68,16 @@ fn free_disk(list: &Checklist) -> String {
     let place = list.directory.as_deref().map_or("the server's data directory".into(), harmless);
     match list.free_bytes {
         Some(free) => format!("{} in {place}", number::bytes(free)),
-        None => format!("unknown to PostgreSQL; look at {place}"),
+        None => format!("not known to PostgreSQL; check {place}"),
     }
 }
 
 fn oldest_xid(list: &Checklist) -> String {
-    let held =
-        list.oldest_snapshot_age.map_or(String::new(), |age| format!("; of snapshot {}", number::count(age)));
+    let snapshot = list
+        .oldest_snapshot_age
+        .map_or(String::new(), |age| format!("; oldest snapshot: age {}", number::count(age)));
     format!(
-        "{} transactions, forced vacuum at {}{held}",
+        "age {}, forced vacuum at {}{snapshot}",
         number::count(list.oldest_xid_age),
         number::count(list.freeze_max_age)
     )
@@ -197,7 +201,7 @@ mod tests {
         checklist
           database                shop\n, 1.2 GiB
           table                   public.events, 100.4 MiB with indexes and TOAST
-          free disk               unknown to PostgreSQL; look at /var/lib/postgresql/17/main
+          free disk               not known to PostgreSQL; check /var/lib/postgresql/17/main
           connections             17 used, 100 allowed, 3 of them reserved
           open for over a minute  3
             pid 4711, user reporting, idle in transaction, transaction 1h 2m, holds a lock on the table
@@ -211,15 +215,15 @@ mod tests {
           replication slots       1
             s, inactive, retains 1.0 GiB of WAL
           WAL archive             archive_mode is on, and the last attempt to archive failed
-          age of oldest xid       12,345,678 transactions, forced vacuum at 200,000,000; of snapshot 1,234
+          oldest transaction ID   age 12,345,678, forced vacuum at 200,000,000; oldest snapshot: age 1,234
           earlier jobs            1
             events, partition, aborted, started 2026-11-30 22:04 UTC
-          not visible             make sure that there is a backup, and that it can be restored
+          check by hand           make sure that there is a backup, and that it can be restored
         ");
     }
 
     #[test]
-    fn what_is_unknown_is_said() {
+    fn unknown_values_are_stated() {
         let many = LongRunning {
             pid: 1,
             user: None,
@@ -239,7 +243,7 @@ mod tests {
         checklist
           database                d, size unknown
           table                   public.t, size unknown
-          free disk               unknown to PostgreSQL; look at the server's data directory
+          free disk               not known to PostgreSQL; check the server's data directory
           connections             0 used, 0 allowed, 0 of them reserved
           open for over a minute  7
             pid 1, user unknown
@@ -252,10 +256,10 @@ mod tests {
           standbys                none
           replication slots       none
           WAL archive             archive_mode is off
-          age of oldest xid       0 transactions, forced vacuum at 0
+          oldest transaction ID   age 0, forced vacuum at 0
           earlier jobs            none
-          not visible             make sure that there is a backup, and that it can be restored
-                                  transactions and blockers of other roles: grant pg_read_all_stats
+          check by hand           make sure that there is a backup, and that it can be restored
+                                  transactions and blockers of other roles; to see them here: grant pg_read_all_stats
         ");
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn text(survey: &Survey, file: &Path) -> String {
             number::counted(warnings, "warning")
         ),
         (true, _) => format!(
-            "{file} is written, with {} and {} as comments; solve the errors, then: pgstrata check {file}",
+            "{file} is written, with {} and {} as comments; correct the errors, then: pgstrata check {file}",
             number::counted(errors, "error"),
             number::counted(warnings, "warning")
         ),

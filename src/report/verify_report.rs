@@ -14,7 +14,7 @@ pub(super) fn text(report: &VerifyReport, paint: Paint) -> String {
     } else {
         "not in the inactive table"
     };
-    let extra = "only in the inactive table, or there more than once";
+    let extra = "only in the inactive table, or duplicated there";
     for (name, n, meaning) in [
         ("missing", report.missing, missing),
         ("extra", report.extra, extra),
@@ -37,7 +37,7 @@ pub(super) fn text(report: &VerifyReport, paint: Paint) -> String {
     }
     let (job, sides) = (harmless(&report.job), report.sides);
     lines.push(if report.verified {
-        format!("{}: {job}: the two {sides} have the same rows", paint.good("verified"))
+        format!("{}: {job}: the two {sides} match", paint.good("verified"))
     } else {
         format!("{}: {job}: the two {sides} differ", paint.bad("not verified"))
     });
@@ -62,7 +62,7 @@ mod tests {
         insta::assert_snapshot!(text(&same, Paint(false)), @"
         in use     2,000,000 rows
         inactive   2,000,000 rows
-        verified: t: the two tables have the same rows
+        verified: t: the two tables match
         ");
         let example = |kind, key: &str, place: Option<&str>| Example {
             kind,
@@ -87,7 +87,7 @@ mod tests {
         in use     2,000,000 rows
         inactive   2,000,001 rows
         missing    1 row: not in the inactive table
-        extra      2 rows: only in the inactive table, or there more than once
+        extra      2 rows: only in the inactive table, or duplicated there
         different  1 row: the values differ
         pending    3 keys: not compared, because their rows changed during the comparison
           missing: key 7

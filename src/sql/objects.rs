@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_known_by_its_oid() {
+    fn a_table_is_identified_by_its_oid() {
         insta::assert_snapshot!(lock(&QualifiedName::new("public", "it's 100%"), 4711, "access exclusive"));
     }
 }

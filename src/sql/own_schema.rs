@@ -79,7 +79,7 @@ where r.rolname = session_user and r.rolsuper and session_user <> current_user";
 #[cfg(test)]
 mod tests {
     #[test]
-    fn what_is_asked_of_the_schema() {
+    fn the_query_for_the_schema() {
         insta::assert_snapshot!("own_schema", super::FACTS);
     }
 }

@@ -25,7 +25,7 @@ pub fn script(b: &Blueprint, physical: bool, rows: RowComparison) -> Vec<Section
         b.partitions.iter().map(|p| p.name.clone()).chain(b.default.clone()).collect();
     let mut all = before_the_swap(b, physical, rows, &leaves);
     all.push(section(
-        "swap: create the function that a single message, from BEGIN to COMMIT, calls",
+        "swap: create the function that exchanges the tables; one message, from BEGIN to COMMIT, then calls it",
         exchange(b, Direction::Forward, &leaves),
     ));
     all.extend(after_the_swap(b, &leaves));
@@ -209,7 +209,7 @@ pub fn retype(r: &Retyping) -> Vec<Section> {
         ),
         section("verify: one range", vec![compared(forward)]),
         section(
-            "swap: create the function that a single message, from BEGIN to COMMIT, calls",
+            "swap: create the function that exchanges the columns; one message, from BEGIN to COMMIT, then calls it",
             exchange(forward),
         ),
         section("after the swap or the rollback: validate foreign keys", validated.collect()),

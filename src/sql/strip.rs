@@ -95,7 +95,7 @@ mod tests {
     use crate::model::blueprint::tests::blueprint;
 
     #[test]
-    fn what_an_event_trigger_adds_is_taken_away() {
+    fn what_an_event_trigger_adds_is_removed() {
         let b = blueprint();
         insta::assert_snapshot!(strip(&b.target(), b.table.columns.iter().map(|c| &c.name), []));
     }

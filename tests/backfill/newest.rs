@@ -140,7 +140,7 @@ async fn is_filled_from_the_newest_version(partitioned: bool, keep_filled: &str)
     job.none("select count(*) from wrong").await;
     writers.stop().await;
     if keep_filled != "\"always\"" {
-        // Rows that were written behind the scan are filled by the next run.
+        // Rows that were written after the scan had passed them are filled by the next run.
         job.ok("run").await;
     }
     let wrong = job.one("select coalesce(string_agg(wrong::text, e'\n'), '') from wrong").await;

@@ -77,7 +77,7 @@ async fn a_statement_waits_and_has_the_same_outcome(version: Version) {
                         race.first, race.second
                     ));
                 }
-                pair.assert_level(&IDS, race.second).await;
+                pair.assert_in_sync(&IDS, race.second).await;
             }
         }
     }

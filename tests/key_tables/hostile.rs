@@ -1,4 +1,4 @@
-//! Key tables are kept by functions that have the privileges of the table's owner. A role that may only write to the
+//! Key tables are kept in sync by functions that have the privileges of the table's owner. A role that may only write to the
 //! table cannot use them for anything else: neither with its own search path, nor with settings, nor by calls.
 
 use tokio_postgres::Client;
@@ -49,9 +49,9 @@ async fn pair(version: Version) -> (Pair, Client) {
 }
 
 /// Asserts that both key tables have the keys of the table.
-async fn assert_level(pair: &Pair, when: &str) {
-    pair.assert_level(&IDS, when).await;
-    pair.assert_level(&EXPRESSION, when).await;
+async fn assert_in_sync(pair: &Pair, when: &str) {
+    pair.assert_in_sync(&IDS, when).await;
+    pair.assert_in_sync(&EXPRESSION, when).await;
 }
 
 /// Statements that change rows in every way, and whether each succeeds.
@@ -79,7 +79,7 @@ async fn change(pair: &Pair, writer: &Client, when: &str) {
     for (statement, succeeds) in STATEMENTS {
         let outcome = outcome(writer, statement).await;
         assert_eq!(outcome.starts_with("ok"), *succeeds, "{when}: {statement}: {outcome}");
-        assert_level(pair, &format!("{when}: {statement}")).await;
+        assert_in_sync(pair, &format!("{when}: {statement}")).await;
     }
 }
 
@@ -174,7 +174,7 @@ async fn settings_of_the_writer_change_nothing(version: Version) {
             );
             writer.batch_execute("insert into t values (40, '2024-01-15', 'q')").await.unwrap();
             writer.batch_execute(&truncate).await.unwrap();
-            assert_level(&pair, &truncate).await;
+            assert_in_sync(&pair, &truncate).await;
         }
         writer.batch_execute(&format!("reset {setting}")).await.unwrap();
     }
@@ -227,7 +227,7 @@ async fn functions_of_key_tables_serve_nobody_else(version: Version) {
         ] {
             let outcome = outcome(&writer, &statement).await;
             assert!(outcome.starts_with("ok"), "{statement}: {outcome}");
-            assert_level(&pair, &statement).await;
+            assert_in_sync(&pair, &statement).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::kind_cases::KINDS;
 use super::{KeyColumns, Pair, outcome};
-use crate::support::checks::{findings, told};
+use crate::support::checks::{check_report, findings};
 use crate::support::cluster::{Database, Version, on_every_version};
 use crate::support::kills::side_by_side;
 
@@ -58,7 +58,7 @@ async fn stays(version: Version, kind: Kind) {
                 let [plain, parted] = pair.rows(&query).await;
                 assert_eq!(parted, plain, "{table}, {what}");
             }
-            pair.assert_level(&kind.keys, &what).await;
+            pair.assert_in_sync(&kind.keys, &what).await;
         }
     }
 }
@@ -96,7 +96,7 @@ async fn policies_apply_to_writers_only(version: Version) {
     assert_eq!(parted, plain);
     pair.both("reset role").await;
     let keys = KeyColumns { key_table: "uq_keys", values: "id", has_key: "true", columns: "id" };
-    pair.assert_level(&keys, "after the statements of the application").await;
+    pair.assert_in_sync(&keys, "after the statements of the application").await;
     let [plain, parted] = pair.rows("select row(id, ts, who)::text from t order by 1").await;
     assert_eq!(parted, plain);
 }
@@ -141,7 +141,7 @@ async fn keys_that_cannot_be_kept_are_reported() {
              create function f() returns trigger language plpgsql as $$ begin return new; end $$;
              create table t ({columns}, at timestamptz not null, n bigint, primary key (n, at)); {more}"
         );
-        let found = findings(&told(&setup, PLAN).await);
+        let found = findings(&check_report(&setup, PLAN).await);
         assert!(found.iter().any(|one| one == expected), "{columns}; {more}: {found:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! `maintain` keeps key tables level with the partitioned table when partitions come and go.
+//! `maintain` keeps key tables in sync with the partitioned table when partitions come and go.
 
 use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 

@@ -72,7 +72,7 @@ impl Pair {
     }
 
     /// Asserts that a key table has exactly the keys of the table. Values are compared bit by bit.
-    async fn assert_level(&self, keys: &KeyColumns, when: &str) {
+    async fn assert_in_sync(&self, keys: &KeyColumns, when: &str) {
         let text =
             |list: &str, from: &str| format!("select row({list})::text collate \"C\" from {from} order by 1");
         let KeyColumns { key_table, values, columns, has_key } = keys;
@@ -188,7 +188,7 @@ impl KeyedBy {
     /// The table and the partitioned table of a job.
     async fn pair(self, version: Version, referenced: bool) -> Pair {
         let pair = Pair::new(Database::of(version).await, &self.setup(referenced), BY_MONTH).await;
-        pair.assert_level(&IDS, "after the swap").await;
+        pair.assert_in_sync(&IDS, "after the swap").await;
         pair
     }
 }

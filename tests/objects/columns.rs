@@ -26,7 +26,7 @@ async fn filled() -> Database {
 }
 
 /// Adds a column that does not belong to the job.
-async fn add_foreign_column(db: &Database, name: &str) {
+async fn add_column_of_others(db: &Database, name: &str) {
     db.execute(&format!("alter table orders add column {name} text default 'own'")).await;
 }
 
@@ -42,7 +42,7 @@ async fn untouched(db: &Database, name: &str) {
 async fn abort_keeps_a_column_with_the_name_of_the_jobs_column() {
     let db = filled().await;
     db.execute("alter table orders drop column n_new").await;
-    add_foreign_column(&db, "n_new").await;
+    add_column_of_others(&db, "n_new").await;
     let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
     assert!(ran.stderr.contains("column n_new is not the column of job job"), "{}", ran.stderr);
     let ran = db.pgstrata(&["abort", "job"]).await.ok();
@@ -56,7 +56,7 @@ async fn finalize_keeps_an_old_column_that_was_renamed_and_one_that_took_its_nam
     let db = filled().await;
     db.pgstrata(&["swap", "job"]).await.ok();
     db.execute("alter table orders rename column n_old to n_archive").await;
-    add_foreign_column(&db, "n_old").await;
+    add_column_of_others(&db, "n_old").await;
     let ran = db.pgstrata(&["rollback", "job"]).await;
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert!(ran.stderr.contains("the job's column is now named n_archive"), "{}", ran.stderr);

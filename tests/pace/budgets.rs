@@ -51,14 +51,14 @@ async fn measured(throttle: &str) -> (f64, f64) {
 }
 
 #[tokio::test]
-async fn rows_per_second_pace_the_job() {
+async fn rows_per_second_limit_the_job() {
     let (rows, _) = measured("rows_per_second = 50_000\n").await;
     println!("{rows:.0} rows per second, limit 50,000");
     assert!((0.8 * 50_000.0..=1.1 * 50_000.0).contains(&rows), "{rows} rows per second");
 }
 
 #[tokio::test]
-async fn wal_bytes_per_second_pause_the_job() {
+async fn wal_bytes_per_second_limit_the_job() {
     let (_, wal) = measured("wal_bytes_per_second = '5 MiB'\n").await;
     let limit = f64::from(5 << 20);
     println!("{:.0} % of the limit", wal / limit * 100.0);

@@ -8,7 +8,7 @@ use crate::support::events::slow_column;
 use crate::support::wait::until;
 
 #[tokio::test]
-async fn index_builds_pause_between_two_partitions() {
+async fn index_builds_can_be_paused_between_two_partitions() {
     let job = Slow::new("").await;
     // Building the index of a partition takes a while, and there are many partitions.
     job.db

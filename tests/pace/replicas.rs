@@ -15,7 +15,7 @@ fn primary() -> PrivateServer {
 }
 
 #[tokio::test]
-async fn the_larger_replica_lag_of_two_standbys_pauses_the_job() {
+async fn the_larger_replica_lag_of_two_standbys_throttles_the_job() {
     let server = primary();
     let (one, two) = (Standby::of(&server, "one", 5501).await, Standby::of(&server, "two", 5502).await);
     let job = Slow::on(Database::on(&server).await, "max_replica_lag = '1s'\n").await;
@@ -73,7 +73,7 @@ async fn lag_in_bytes_is_read_from_a_listed_standby() {
 }
 
 #[tokio::test]
-async fn a_standby_that_disappears_pauses_the_job_until_it_is_back_or_forgotten() {
+async fn a_standby_that_disappears_throttles_the_job_until_it_is_back_or_ignored() {
     let server = primary();
     let standby = Standby::of(&server, "gone", 5504).await;
     let job = Slow::on(Database::on(&server).await, "").await;
@@ -93,13 +93,13 @@ async fn a_standby_that_disappears_pauses_the_job_until_it_is_back_or_forgotten(
     job.resumes().await;
     let output = job.finish(run).await.stderr;
     assert!(
-        output.contains("warning: standby gone has been gone for 1.0 s: ignoring it from now on"),
+        output.contains("warning: standby gone has been disconnected for 1.0 s: ignoring it from now on"),
         "{output}"
     );
 }
 
 #[tokio::test]
-async fn a_listed_standby_that_does_not_answer_pauses_the_job_from_the_start() {
+async fn a_listed_standby_that_does_not_answer_throttles_the_job_from_the_start() {
     let server = primary();
     let throttle = format!("replicas = [\"host={} port=5999\"]\n", server.socket_dir().display());
     let job = Slow::on(Database::on(&server).await, &throttle).await;
@@ -113,7 +113,7 @@ async fn a_listed_standby_that_does_not_answer_pauses_the_job_from_the_start() {
 }
 
 #[tokio::test]
-async fn a_role_that_cannot_see_standbys_is_warned_and_paused_by_a_limit() {
+async fn a_role_that_cannot_see_standbys_is_warned_and_throttled_by_a_limit() {
     let server = primary();
     let db = Database::on(&server).await;
     db.execute(
@@ -142,7 +142,7 @@ async fn a_role_that_cannot_see_standbys_is_warned_and_paused_by_a_limit() {
 }
 
 #[tokio::test]
-async fn a_slot_that_nobody_reads_pauses_the_job() {
+async fn a_slot_that_nobody_reads_throttles_the_job() {
     let server = primary();
     let job = Slow::on(Database::on(&server).await, "max_slot_retained_bytes = '4 MiB'\n").await;
     job.db.execute("select pg_create_logical_replication_slot('nobody', 'test_decoding')").await;

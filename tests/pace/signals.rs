@@ -8,7 +8,7 @@ use crate::support::events::slow_column;
 use crate::support::wait::within;
 
 #[tokio::test]
-async fn a_failing_archiver_pauses_the_job() {
+async fn a_failing_archiver_throttles_the_job() {
     let archive = [("archive_mode", "on"), ("archive_command", "true")];
     let server = PrivateServer::start(&[SETTINGS, &archive].concat()).unwrap();
     let job = Slow::on(Database::on(&server).await, "").await;
@@ -27,7 +27,7 @@ async fn a_failing_archiver_pauses_the_job() {
 }
 
 #[tokio::test]
-async fn a_session_that_waits_for_the_job_pauses_it_and_chunks_shrink() {
+async fn a_session_that_waits_for_the_job_throttles_it_and_chunks_shrink() {
     // A chunk takes seconds, so that a session can wait for it.
     let job = Slow::new("").await;
     job.db.execute(&slow_column(0.02)).await;
@@ -58,7 +58,7 @@ async fn a_session_that_waits_for_the_job_pauses_it_and_chunks_shrink() {
 }
 
 #[tokio::test]
-async fn an_autovacuum_that_prevents_wraparound_pauses_the_job() {
+async fn an_autovacuum_that_prevents_wraparound_throttles_the_job() {
     let slow = [
         ("autovacuum_vacuum_cost_delay", "100"),
         ("autovacuum_vacuum_cost_limit", "1"),
@@ -100,7 +100,7 @@ async fn an_autovacuum_that_prevents_wraparound_pauses_the_job() {
 }
 
 #[tokio::test]
-async fn a_query_of_the_plan_pauses_the_job_while_it_is_true_or_over_its_limit() {
+async fn a_query_of_the_plan_throttles_the_job_while_it_is_true_or_over_its_limit() {
     let job = Slow::new("query = 'select busy from load'\n").await;
     job.db.execute("create table load (busy text); insert into load values ('f')").await;
     let run = job.copying().await;
@@ -128,7 +128,7 @@ async fn a_query_of_the_plan_pauses_the_job_while_it_is_true_or_over_its_limit()
 }
 
 #[tokio::test]
-async fn dead_rows_pause_the_job_until_a_vacuum_removes_them() {
+async fn dead_rows_throttle_the_job_until_a_vacuum_removes_them() {
     let job = Slow::filling("max_dead_share = 0.4\n").await;
     job.db.execute("alter table events set (autovacuum_enabled = off)").await;
     let run = job.copying().await;
@@ -154,7 +154,7 @@ async fn dead_rows_pause_the_job_until_a_vacuum_removes_them() {
 }
 
 #[tokio::test]
-async fn active_sessions_pause_the_job() {
+async fn active_sessions_throttle_the_job() {
     let server = PrivateServer::start(SETTINGS).unwrap();
     let job = Slow::on(Database::on(&server).await, "max_active_backends = 6\n").await;
     let run = job.copying().await;
@@ -183,7 +183,7 @@ async fn active_sessions_pause_the_job() {
 }
 
 #[tokio::test]
-async fn commit_latency_of_the_source_pauses_the_job() {
+async fn commit_latency_of_the_source_throttles_the_job() {
     // commit_delay applies only to commits that flush WAL to disk.
     let server = PrivateServer::start(&[SETTINGS, &[("fsync", "on")]].concat()).unwrap();
     let job = Slow::on(Database::on(&server).await, "max_commit_latency = '1s'\n").await;

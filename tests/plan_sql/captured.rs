@@ -443,15 +443,15 @@ async fn casts_of_the_types_of_columns_belong_to_trusted_roles() {
     let db = database(&[], &setup(&role)).await;
     db.execute(&format!(
         "set role {role}; create type public.mood as enum ('a');
-         create function public.told(public.mood) returns json language plpgsql as
+         create function public.check_report(public.mood) returns json language plpgsql as
             $$ begin insert into public.caught values (current_user); return '1'; end $$;
-         create cast (public.mood as json) with function public.told(public.mood); reset role;
+         create cast (public.mood as json) with function public.check_report(public.mood); reset role;
          alter table t add mood public.mood default 'a'"
     ))
     .await;
     let plan = backfill(&db, "table = 't'\n[backfill]\nset = { twin = 'to_json(t.mood)::text' }\n");
     let found = ran(&db, "check", &plan).await.exits(3);
-    assert!(found.stdout.contains("function public.told(public.mood)"), "{found:?}");
+    assert!(found.stdout.contains("function public.check_report(public.mood)"), "{found:?}");
     none(&db, "select count(*) from caught").await;
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }

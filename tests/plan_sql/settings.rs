@@ -13,7 +13,7 @@ const MOMENTS: &str =
 
 /// Existing rows, and rows that an application writes in a session with other settings.
 #[tokio::test]
-async fn old_and_new_rows_are_interpreted_alike() {
+async fn old_and_new_rows_are_interpreted_in_the_same_way() {
     let settings = ["timezone = 'Asia/Tokyo'", "datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'"];
     let db = database(&settings, MOMENTS).await;
     let plan = backfill(

@@ -59,7 +59,7 @@ async fn dumped(db: &Database, version: Version) -> String {
     let kept = text.lines().filter(|line| !other.iter().any(|start| line.starts_with(start)));
     let parts = kept.collect::<Vec<_>>().join("\n");
     let parts = parts.split("\n--\n-- Name: ").filter(|part| !part.contains("Schema: pgstrata;"));
-    // The job's schema is what differs.
+    // Only the job's schema differs.
     parts
         .filter(|part| !part.starts_with("pgstrata;") && !part.starts_with("SCHEMA pgstrata"))
         .collect::<Vec<_>>()
@@ -133,7 +133,7 @@ async fn definitions_follow_in_both_directions(version: Version) {
     lab.ok("abort").await;
     assert_eq!(dumped(db, version).await, before);
     lab.ok("run").await;
-    // What was created during the job follows, too.
+    // What was created during the job is carried over, too.
     db.execute("create view late as select id from orders; create policy late on orders using (id <> 0)")
         .await;
     lab.steps(&["swap", "finalize --now"]).await;
@@ -184,9 +184,9 @@ async fn write(client: tokio_postgres::Client, stop: Arc<AtomicBool>) -> i64 {
     written
 }
 
-/// A job's role that is no superuser needs the roles that own the views, and is told so by the check.
+/// A job's role that is not a superuser must be a member of the roles that own the views; the check reports this.
 #[tokio::test]
-async fn the_owners_of_views_are_needed_up_front() {
+async fn the_owners_of_views_are_reported_by_the_check() {
     let mut db = Database::new().await;
     let (app, other) = (format!("{}_app", db.name()), format!("{}_other", db.name()));
     db.execute(&format!(

@@ -111,7 +111,7 @@ async fn triggers_that_the_updates_of_a_retype_fire() {
     error[trigger_behind]: zzz: trigger zzz fires after the job's trigger zz_pgstrata_fill_orders_id_bigint, which must see the row as zzz leaves it
       hint: rename it so that it fires first: triggers fire in the order of their names
     warning[trigger_fires]: zzz: trigger zzz fires on every update of public.orders, including the job's updates: the job updates each row once
-      hint: nothing, if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')
+      hint: no action is needed if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')
     error: the check found 1 error; nothing was changed
     ");
     let hinted = "when (current_setting('pgstrata.filling', true) is distinct from 'on')";
@@ -124,11 +124,11 @@ async fn triggers_that_the_updates_of_a_retype_fire() {
     let all = all.map(|one| format!("create trigger {one} execute function f();")).concat();
     insta::assert_snapshot!(findings(&format!("{function} {all}"), PLAN).await, @"
     warning[trigger_fires]: a: trigger a fires on every update of public.orders, including the job's updates: once for each chunk
-      hint: nothing, if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')
+      hint: no action is needed if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', true) is distinct from 'on')
     ");
 }
 
-/// What the new type makes impossible is found on a temporary table.
+/// Definitions that are not possible with the new type are found on a temporary table.
 #[tokio::test]
 async fn definitions_that_the_new_type_cannot_have() {
     let to_text = plan("column = 'id'\nto = 'text'\n");
@@ -184,7 +184,7 @@ async fn invalid_plans() {
     ");
     insta::assert_snapshot!(findings("", &plan("column = 'id'\nto = 'integer'")).await, @"
     error[already_that_type]: public.orders.id: column public.orders.id already has type integer
-      hint: nothing to do
+      hint: correct `column` or `to` under [retype]
     error: the check found 1 error; nothing was changed
     ");
     insta::assert_snapshot!(findings("", &plan("column = 'id'\nto = 'bigints'")).await, @r#"
@@ -203,14 +203,14 @@ async fn invalid_plans() {
     error[volatile_expression]: public.orders.code: back returns a different value at each evaluation, so the columns would never be in sync
       hint: write an expression that depends only on the values of the row
     warning[refused_early]: public.orders.code: from the index phase on, writes fail if `using` cannot convert the value, or if the converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column
-      hint: nothing, if applications write no such values; after the swap, the column would reject them in any case
+      hint: no action is needed if applications write no such values; after the swap, the column would reject them in any case
     error: the check found 2 errors; nothing was changed
     "#);
     insta::assert_snapshot!(findings("create index on orders (code text_pattern_ops)", &plan("column = 'code'\nto = 'date'")).await, @r#"
     error[not_in_new_type]: index orders_code_idx: index orders_code_idx is not possible on date: operator class "text_pattern_ops" does not accept data type date
       hint: drop it before the run, and create a suitable one for the new type once the job is finalized
     warning[refused_early]: public.orders.code: from the index phase on, writes fail if `using` cannot convert the value, or if the converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column
-      hint: nothing, if applications write no such values; after the swap, the column would reject them in any case
+      hint: no action is needed if applications write no such values; after the swap, the column would reject them in any case
     error: the check found 1 error; nothing was changed
     "#);
 }

@@ -41,7 +41,7 @@ pub async fn check(db: &Database, plan: &str) -> String {
 }
 
 /// What `check` reports about `plan` in a new database after `setup`.
-pub async fn told(setup: &str, plan: &str) -> String {
+pub async fn check_report(setup: &str, plan: &str) -> String {
     check_on(Version::System, setup, plan).await
 }
 
@@ -53,7 +53,7 @@ pub async fn check_on(version: Version, setup: &str, plan: &str) -> String {
 
 /// What `check` reports about the plan [`MONTHS`] on the table [`GOOD`] after the statements in `more`.
 pub async fn check_good(more: &str) -> String {
-    told(&format!("{GOOD}{more}"), MONTHS).await
+    check_report(&format!("{GOOD}{more}"), MONTHS).await
 }
 
 /// `error[code]: object` or `warning[code]: object` for each error and warning.

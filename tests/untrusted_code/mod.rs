@@ -44,7 +44,7 @@ async fn owned(version: Version) -> Database {
          create operator app.<># (leftarg = int, rightarg = int, function = app.differ, negator = operator(app.=#));
          create function app.fire() returns trigger language plpgsql as $$ begin perform app.note(); return new; end $$;
          create type app.en as enum ('a', 'b');
-         create function app.told(v app.en) returns text language plpgsql as $$ begin perform app.note(); return 'a'; end $$;
+         create function app.check_report(v app.en) returns text language plpgsql as $$ begin perform app.note(); return 'a'; end $$;
          create view app.notes as select app.evil(1);
          create domain app.d as int check (app.evil(value));
          create type app.pair as (one app.d, two int);
@@ -104,7 +104,7 @@ const CODE: &[(&str, &str, bool)] = &[
     ),
     // A cast of the owner's type to text, because key values are read as text.
     (
-        "add column e app.en; create cast (app.en as text) with function app.told(app.en)",
+        "add column e app.en; create cast (app.en as text) with function app.check_report(app.en)",
         "alter table t drop column e; drop cast (app.en as text)",
         false,
     ),

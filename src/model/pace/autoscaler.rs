@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_halves_the_number_and_it_grows_again() {
+    fn throttling_halves_the_number_and_it_grows_again() {
         let mut autoscaler = Autoscaler::auto(1, 8);
         let grow = |autoscaler: &mut Autoscaler| {
             (0..200).any(|_| {

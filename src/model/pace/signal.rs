@@ -28,7 +28,7 @@ pub enum Unit {
     OnOff,
 }
 
-/// The signals that can pause a job, in the order in which they are reported.
+/// The signals that can throttle a job, in the order in which they are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
     /// The signals of the server cannot be read.

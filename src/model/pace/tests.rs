@@ -40,7 +40,7 @@ fn replay(signal: Signal, limit: f64, trace: &[(f64, Result<f64, &str>)]) -> Str
 }
 
 #[test]
-fn pauses_over_the_limit_and_resumes_below_four_fifths() {
+fn throttles_over_the_limit_and_resumes_below_four_fifths() {
     let trace = [0.1, 4.0, 5.0, 5.2, 4.9, 4.1, 5.1, 4.0, 4.9, 0.0, 7.25, 0.0];
     let trace: Vec<_> = trace.iter().enumerate().map(|(s, v)| (s as f64, Ok(*v))).collect();
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &trace), @"
@@ -62,7 +62,7 @@ fn pauses_over_the_limit_and_resumes_below_four_fifths() {
 }
 
 #[test]
-fn unreadable_signals_pause() {
+fn unreadable_signals_throttle() {
     let never =
         [(0.0, Err("grant pg_monitor to app")), (5.0, Err("grant pg_monitor to app")), (6.0, Ok(1.0))];
     insta::assert_snapshot!(replay(Signal::ReplicaLag, 5.0, &never), @"
@@ -91,7 +91,7 @@ fn unreadable_signals_pause() {
 }
 
 #[test]
-fn lag_does_not_pause_reads() {
+fn lag_does_not_throttle_reads() {
     let mut pace = Pace::default();
     assert!(!pace.may_continue(Work::Reads), "nothing is known yet");
     pace.observe(0.0, &[reading(Signal::ReplicaLag, Ok(9.0), 5.0)]);

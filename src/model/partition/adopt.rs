@@ -10,7 +10,7 @@ use super::name::{Field, Piece, Template};
 use super::scheme::Scheme;
 
 /// The number of newest partitions that must follow one scheme: monthly partitions then include both clock changes of a
-/// year. SnapshotWait partitions may have been merged or split.
+/// year. Older partitions may have been merged or split.
 const YOUNGEST: usize = 12;
 
 /// The two ends in the bounds of a range partition on one column: `FOR VALUES FROM ('a') TO ('b')`, as in the catalog.

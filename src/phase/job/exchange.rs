@@ -138,6 +138,7 @@ impl<'a> Exchanger<'a> {
                 "the relation with oid {source} no longer \
                 exists"
             ))
+            .hint("the table was dropped while the job was open; restore it, and run the same command again")
         })?;
         let Found { leaves, rebound, .. } = found;
         if !rebound.oids.is_empty() {
@@ -218,6 +219,7 @@ fn explained(error: tokio_postgres::Error) -> Error {
         (Some(FailedCheck::TakenOver), _) => lease::taken_over(),
         (Some(FailedCheck::Moved), _) => {
             Error::new(Kind::Busy, "the job is in another state: another process has advanced it")
+                .hint("`pgstrata status` shows the state of the job")
         }
         (Some(_), _) => error.retry(Retry::Again),
         (None, Some(statement)) => error.context(format!("failed to run `{statement}`")),

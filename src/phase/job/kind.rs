@@ -85,7 +85,7 @@ pub trait JobKind: Deref<Target = Driver> + Sized {
     /// Compares both sides, or checks every row again.
     ///
     /// # Errors
-    /// The job is not ready, or the server returned an error. Mismatches between the two sides are in the verdict.
+    /// The job is not ready, or the server returned an error. Mismatches between the two sides are in the report.
     async fn verify(&self) -> Result<Verdict>;
 
     /// Verifies and swaps a job that is not swapped.

@@ -113,7 +113,7 @@ impl Maintenance<'_> {
         // The functions of the key tables belong to the owner, who could have replaced them.
         if let Some(owner) = untrusted_owner(self.client, table, self.trust, Access::Reads).await? {
             return Err(Error::failed(format!(
-                "partition {name} was not detached, because {owner} owns its key tables"
+                "partition {name} was not detached, because its key tables belong to role {owner}, which is not trusted"
             ))
             .hint(format!("run maintain as {owner}, or list {owner} in `trust`")));
         }
@@ -133,7 +133,9 @@ impl Maintenance<'_> {
         let what = format!("detach partition {name}");
         let detached = lock_retry.run(&what, || self.check_stop(), attempt).await;
         detached.map(drop).map_err(|e| match e.is(&SqlState::FOREIGN_KEY_VIOLATION) {
-            true => e.hint(format!("rows of other tables reference rows of {name}; delete them first")),
+            true => e.hint(format!(
+                "rows of other tables reference rows of {name}: delete the referencing rows first"
+            )),
             false => e,
         })
     }

@@ -1,5 +1,5 @@
 //! Builds the key tables after the indexes, and checks that they match the partitioned table. From then on, triggers of
-//! that table keep them level, also for the rows that a drain writes.
+//! that table keep them in sync, also when a drain writes rows.
 
 use crate::error::{Error, Kind, Result};
 use crate::event::{PhaseOutcome, TableWork};
@@ -32,8 +32,8 @@ pub async fn build(context: &PartitionJob, leaves: &[Leaf]) -> Result<()> {
             continue;
         }
         if !scrubbed {
-            // The target may have the old and the new row of a key that was changed. Without changed rows, it has the
-            // rows of one moment, which are unique. The drain copies the others again.
+            // If a row changed during the copy, the target may contain both its old and its new version, with the same
+            // key. Remove all changed rows: the rest is unique. The drain copies the removed rows again.
             scrub::before_drain(context).await?;
             scrubbed = true;
         }
@@ -156,7 +156,7 @@ pub async fn compare(context: &PartitionJob) -> Result<()> {
     for k in &b.key_tables {
         let missing = |what: &str| {
             Error::failed(format!(
-                "key table {} is no longer kept level with {}",
+                "key table {} is no longer kept in sync with {}",
                 k.name.plain(),
                 table.plain()
             ))

@@ -269,7 +269,7 @@ async fn sync(context: &PartitionJob) -> Result<()> {
     swap::carry_over(context).await
 }
 
-/// Applies pending changes and compares both sides, as [`verify::verify`]. Replica lag does not pause it, because it
+/// Applies pending changes and compares both sides, as [`verify::verify`]. Replica lag does not throttle it, because it
 /// only reads. Before a swap, it also searches for what would make the steps after the swap fail; it skips that search
 /// before a rollback.
 ///
@@ -287,7 +287,7 @@ async fn verify_both(context: &PartitionJob) -> Result<(Verified, VerifyReport)>
     Ok((proof, report))
 }
 
-/// Compares both sides, as [`verify::compare`]. Replica lag does not pause it, because it only reads.
+/// Compares both sides, as [`verify::compare`]. Replica lag does not throttle it, because it only reads.
 ///
 /// # Errors
 /// The server returned an error.

@@ -1,4 +1,4 @@
-//! How a column suits as the partition column, by its definition and its statistics.
+//! How suitable a column is as the partition column, according to its definition and its statistics.
 
 use crate::model::ident::{Ident, plain};
 use crate::model::partition::ColumnKind;
@@ -24,7 +24,7 @@ pub struct ColumnProfile {
     pub histogram: Vec<String>,
 }
 
-/// How a column suits.
+/// How suitable a column is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fit {
     /// It is in the key. Its values grow with new rows, or not; none if that is not known.
@@ -39,7 +39,7 @@ pub(super) enum Fit {
     Updated,
     /// An integer outside the key that grows with new rows.
     Number,
-    /// It does not suit, because of the reason.
+    /// It is not suitable, for this reason.
     Unsuitable(&'static str),
 }
 

@@ -1,7 +1,7 @@
 //! Advises on the partition column: what each column keeps, what it gives up, and what it costs.
 //!
-//! A column is tried as the plan would have it: the check of a draft, with its answers, says what is given up and what
-//! must be done first. So the advice never differs from the check. The order of the columns is decided here.
+//! For each column, a draft of the plan is checked. The findings of the check show what is given up and what must be done
+//! first, so the advice always agrees with the check. The order of the columns is decided here.
 
 mod column;
 #[cfg(test)]
@@ -54,13 +54,13 @@ pub struct Choice {
     pub partitions: Option<u64>,
     /// Constraints that stay as they are: the key, unique constraints and indexes, foreign keys to the table.
     pub keeps: Vec<Point>,
-    /// Constraints of these that end or become weaker.
+    /// Constraints that end or become weaker.
     pub gives_up: Vec<Point>,
     /// What must be done before the job can start.
     pub first: Vec<Point>,
     /// What it costs afterward.
     pub costs: Vec<Point>,
-    /// Why the column suits.
+    /// Why the column is suitable.
     pub reasons: Vec<Point>,
     /// The draft of its plan.
     #[serde(skip)]
@@ -74,11 +74,11 @@ pub struct Choice {
 pub struct Advice {
     /// The columns, the best first.
     pub choices: Vec<Choice>,
-    /// Columns of a usable type that do not suit, and why.
+    /// Columns of a usable type that are not suitable, and why.
     pub unsuitable: Vec<Point>,
 }
 
-/// Tries every column that is described in `profiles`. With `every`, only those whose type has such intervals.
+/// Evaluates every column in `profiles`. With `every`, only those whose type has such intervals.
 pub fn advise(facts: &Facts, profiles: &[ColumnProfile], every: Option<Every>) -> Advice {
     let mut advice = Advice::default();
     let Relation::There(found) = &facts.relation else { return advice };
@@ -98,7 +98,7 @@ pub fn advise(facts: &Facts, profiles: &[ColumnProfile], every: Option<Every>) -
     advice
 }
 
-/// One column, whether it suits or not.
+/// The result for one column: a choice, or the reason why it is unsuitable.
 pub(super) fn requested(
     facts: &Facts,
     found: &Found,
@@ -148,11 +148,11 @@ fn choice(
     choice
 }
 
-/// Checks the draft, and adds the answers to what the check reports until there is no new one. The draft contains the
+/// Checks the draft, and adds settings that resolve the findings until there is no new one. The draft contains the
 /// remaining findings.
 fn answer(facts: &Facts, drafted: &mut DraftFacts) {
     let Relation::There(found) = &facts.relation else { return };
-    // Each round answers at least one finding, and each is answered once.
+    // Each round resolves at least one finding, and each is resolved only once.
     loop {
         let plan = Plan::parse(&draft(drafted), "the draft");
         let Ok(plan) = plan else { return };
@@ -264,7 +264,7 @@ fn first_of(finding: &Finding) -> Point {
     let text = match finding.code {
         "nullable_partition_column" => format!("make {} NOT NULL", finding.object),
         "no_usable_key" => "create a key".to_owned(),
-        code => format!("solve {code}"),
+        code => format!("resolve {code}"),
     };
     Point::new(finding.code, &finding.object, text)
 }
@@ -321,11 +321,11 @@ fn reasons(by: &Ident, fit: &Fit, choice: &Choice) -> Vec<Point> {
     }
     let text = match fit {
         Fit::Key { grows: Some(true) } | Fit::Number => {
-            "its values grow: new rows go to the newest partition, and older ones become quiet".to_owned()
+            "its values grow: new rows go to the newest partition, older ones are rarely written".to_owned()
         }
         Fit::Inserted => "it is the time of the row: old partitions can be dropped by age".to_owned(),
         Fit::Epoch(unit) => format!("its values are times in {} since 1970", unit.name()),
-        Fit::OtherTime => "it is a time: partitions can be dropped by it".to_owned(),
+        Fit::OtherTime => "it is a time: partitions can be dropped by period".to_owned(),
         _ => return reasons,
     };
     let code = match fit {

@@ -209,14 +209,14 @@ fn the_advice_as_text() {
     insta::assert_snapshot!(head(&advice, None).join("\n"), @r#"
     proposal: partition by id (bigint), every 10,000,000 values, about 4 partitions
       + every unique constraint, and every foreign key to the table, stays as it is
-      + its values grow: new rows go to the newest partition, and older ones become quiet
+      + its values grow: new rows go to the newest partition, older ones are rarely written
       - a query by created_at reads every partition
 
       by          every     partitions  keeps  gives up  costs
     > id          10000000  4           all 7  nothing   query by created_at reads all
       created_at  1 month   6           all 7  nothing   lookup by (id) reads all
 
-    "reads all": from every partition; for another column, use --by, for example: --by created_at
+    "reads all": reads all partitions; to choose another column: --by created_at
     "#);
     insta::assert_snapshot!(head(&Advice::default(), None).join("\n"), @"
     proposal: none, because no column can be the partition column. It must be a timestamptz,
@@ -231,7 +231,7 @@ proptest! {
     /// Whatever the columns are: each is a choice or unsuitable, constraints are kept or given up, the text fits the width,
     /// and the draft is a plan of the column.
     #[test]
-    fn nothing_is_forgotten(
+    fn every_column_and_constraint_is_in_the_advice(
         names in prop::collection::btree_set("[a-zA-Z_ ]{1,12}", 1..6),
         kinds in prop::collection::vec((0..4_usize, any::<bool>(), any::<bool>(), -1.0..1.0_f64), 6),
         keys in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..4),

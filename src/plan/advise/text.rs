@@ -34,9 +34,8 @@ pub fn head(advice: &Advice, by: Option<&str>) -> Vec<String> {
         if let Some(other) = others {
             lines.push(String::new());
             let option = crate::model::shell::word(&other.column);
-            let text = format!(
-                "\"reads all\": from every partition; for another column, use --by, for example: --by {option}"
-            );
+            let text =
+                format!("\"reads all\": reads all partitions; to choose another column: --by {option}");
             lines.extend(wrapped(&text, "", "  "));
         }
     }

@@ -227,7 +227,7 @@ pub(super) fn incoming(
                 &name,
                 message,
                 format!(
-                    "keep it with a key table: [dependents] incoming_fk = \"keep\", and keep_unique not false; drop it at the swap with [dependents] incoming_fk = \"drop\", or drop it by hand: \
+                    "keep it with a key table: set [dependents] incoming_fk = \"keep\", and do not set keep_unique = false; or drop it at the swap with [dependents] incoming_fk = \"drop\", or drop it by hand: \
                      {drop}; or change it so that it also references {}",
                     plain(by.as_str())
                 ),

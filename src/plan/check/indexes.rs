@@ -123,7 +123,12 @@ fn dropped(report: &mut Report, table: &Table, key: Option<&Index>, name: &str) 
         }
         Some(index) if !index.unique => {
             let message = format!("drop_unique lists {shown}, which is not unique");
-            report.error(code, shown, message, "remove it from the list: the index is carried over");
+            report.error(
+                code,
+                shown,
+                message,
+                "remove it from the list: an index that is not unique is carried over in any case",
+            );
         }
         Some(index) if key.is_some_and(|k| k.name == index.name) => {
             let message = format!("drop_unique lists {shown}, which is the key");
@@ -139,7 +144,7 @@ fn dropped(report: &mut Report, table: &Table, key: Option<&Index>, name: &str) 
     }
 }
 
-/// Says what follows from giving up a guarantee: the index stays, and is not unique.
+/// Reports the effect of giving up a guarantee: the index stays, and is not unique.
 fn given_up(report: &mut Report, index: &Index) {
     let name = plain(index.name.as_str());
     let of = key_tables::columns(index);

@@ -6,9 +6,9 @@ use crate::model::key_table::{self, KeyTable, UniqueIndex};
 use crate::model::table::{ForeignKey, Index, Table, Trigger};
 use crate::plan::{IncomingKeys, KeepUnique, Partitioning};
 
-/// Names of BEFORE UPDATE triggers that sort after it fire after the key table has noted a move.
+/// BEFORE UPDATE triggers whose names sort after it fire after the key table has recorded a move.
 const LAST_BEFORE: &str = "~pgstrata_move_";
-/// Names of AFTER triggers that sort before it fire before the key table has the row's key.
+/// AFTER triggers whose names sort before it fire before the key table has the row's key.
 const FIRST_AFTER: &str = "!pgstrata_";
 
 /// The facts about a table from which its key tables follow.
@@ -100,19 +100,22 @@ fn of_index(plan: &Partitioning, found: &Found, index: &Index) -> Result<KeyTabl
         return Ok(k);
     }
     if let Some(column) = generated {
-        return Err(format!("foreign keys reference it, and column {} is generated", plain(column.as_str())));
+        return Err(format!(
+            "foreign keys reference it, and column {} is a generated column",
+            plain(column.as_str())
+        ));
     }
     if let Some(trigger) = late {
         return Err(format!(
-            "trigger {0} fires after the trigger that notes a move to another partition; rename {0} so that its name \
-             sorts before {LAST_BEFORE}",
+            "foreign keys reference it, and trigger {0} fires after the job's trigger that records that a row moves to \
+             another partition; rename {0} so that its name sorts before {LAST_BEFORE}",
             plain(trigger.name.as_str())
         ));
     }
     Ok(k)
 }
 
-/// Whether a BEFORE UPDATE trigger could still change the partition column after the move was noted.
+/// Whether a BEFORE UPDATE trigger could still change the partition column after the move was recorded.
 fn changes_after_note(trigger: &Trigger) -> bool {
     let fires = trigger.fires().to_ascii_uppercase();
     let events = fires.split(" ON ").next().unwrap_or_default().to_owned();
@@ -135,7 +138,7 @@ fn unknown(report: &mut Report, table: &Table, names: &[String]) {
     }
 }
 
-/// Says that a key table keeps a unique index, and what it costs.
+/// Reports that a key table keeps a unique index, and what it costs.
 fn kept(report: &mut Report, plan: &Partitioning, found: &Found, index: &Index, k: &KeyTable) {
     let (name, keys) = (plain(index.name.as_str()), k.name.plain());
     let table = found.table.name.plain();
@@ -150,7 +153,7 @@ fn kept(report: &mut Report, plan: &Partitioning, found: &Found, index: &Index, 
         &name,
         format!(
             "{name} stays unique: key table {keys} has the constraint{and}; each insert into {table} also writes a row \
-             there, which takes about {} us more, and the index of {table} itself becomes {}",
+             there, which takes about {} microseconds, and the index of {table} itself becomes {}",
             if count == 0 { 6 } else { 14 },
             plain(key_table::local(&index.name).as_str())
         ),
@@ -164,8 +167,8 @@ fn kept(report: &mut Report, plan: &Partitioning, found: &Found, index: &Index, 
             "key_table_name",
             &key,
             format!(
-                "foreign key {key} of {from} would be deferred to the end of each statement by its name, which another \
-                 constraint in the same schema has too"
+                "foreign key {key} of {from} has the same name as another constraint in its schema: SET CONSTRAINTS, \
+                 which defers the foreign key to the end of each statement, would apply to both"
             ),
             format!("rename it: alter table {from} rename constraint {key} to ..."),
         );
@@ -179,7 +182,7 @@ fn kept(report: &mut Report, plan: &Partitioning, found: &Found, index: &Index, 
         report.warning(
             "key_table_trigger",
             &trigger,
-            format!("trigger {trigger} fires before key table {keys} has the key of a new row: it must not insert rows that reference it"),
+            format!("trigger {trigger} fires before key table {keys} has the key of a new row: it must not insert rows that reference the new row"),
             format!("rename it, so that its name sorts after {FIRST_AFTER}"),
         );
     }
@@ -197,7 +200,7 @@ pub(super) fn deferrals(report: &mut Report, key: &ForeignKey) {
                  each row, not at the end of the statement",
                 key.table.plain()
             ),
-            "make it not deferrable or INITIALLY DEFERRED, if a statement changes the table and the referencing table",
+            "if a statement deletes a row together with the rows that reference it, make the foreign key NOT DEFERRABLE or INITIALLY DEFERRED",
         );
     }
 }

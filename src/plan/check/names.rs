@@ -76,7 +76,7 @@ pub(super) fn kept_trigger(report: &mut Report, plan: &Plan, table: &Table, fact
         report.error(
             "job_name_taken",
             name,
-            format!("trigger {trigger} on {on}, which an earlier backfill with the name {name} keeps, uses the function that this job would create"),
+            format!("trigger {trigger} on {on}, which an earlier backfill with the name {name} left in place, calls a function that this job would replace"),
             format!("choose another name: name = \"...\" at the top of the plan; or drop the trigger: drop trigger {trigger} on {on}"),
         );
     }

@@ -107,7 +107,7 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
     }
 }
 
-/// Reports roles as which the job cannot grant.
+/// Reports grantors on whose behalf the job cannot grant privileges.
 fn grantors(us: &mut JobRole<'_>, rights: &Rights, role: &str) {
     for grantor in &rights.grantors {
         let grantor = plain(grantor.as_str());

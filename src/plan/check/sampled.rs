@@ -54,7 +54,7 @@ pub fn sampled(table: &Table, sample: &Sample) -> Vec<Finding> {
                 number::counted(sample.yielded_twice.rows, "row"),
                 sample.yielded_twice.keys.join("; ")
             ),
-            "write a `from` that returns at most one row for each row, such as lateral (select ... limit 1)",
+            "write a `from` that returns at most one row for each row of the table, such as lateral (select ... limit 1)",
         );
     }
     report.0

@@ -142,7 +142,7 @@ fn vacuum(report: &mut Report, plan: &Plan, writing: &Writing) {
             &late,
             format!(
                 "autovacuum of {late} starts only at more dead rows than the job allows (max_dead_share \
-                 {:.2}): the job would be throttled until a vacuum, which would never start",
+                 {:.2}): the job would be throttled and wait for a vacuum that never starts",
                 limit.share
             ),
             format!("alter table {} set (autovacuum_vacuum_scale_factor = 0.1)", first(&late)),
@@ -182,7 +182,7 @@ mod tests {
         };
         assert_eq!(text(&plan(""), leaf(2e6), true), "");
         insta::assert_snapshot!(text(&plan(""), leaf(7e6), true), @"
-        vacuum_after_hold: autovacuum of public.t starts only at more dead rows than the job allows (max_dead_share 0.40): the job would be throttled until a vacuum, which would never start
+        vacuum_after_hold: autovacuum of public.t starts only at more dead rows than the job allows (max_dead_share 0.40): the job would be throttled and wait for a vacuum that never starts
         alter table public.t set (autovacuum_vacuum_scale_factor = 0.1)
         ");
         assert_eq!(text(&plan("[throttle]\nmax_dead_share = 'off'"), leaf(7e6), true), "");

@@ -185,7 +185,7 @@ fn violated(report: &mut Report, table: &Table, one: &Violated, job: Writes) {
             "check_violated",
             &name,
             format!("{fact}: the partitioned table gets the constraint as NOT VALID, after the copy"),
-            "nothing, if old rows may stay as they are; otherwise correct them before the job starts",
+            "no action is needed if old rows may stay as they are; otherwise correct them before the job starts",
         );
     }
     report.error(
@@ -208,7 +208,7 @@ fn may_change(report: &mut Report, table: &Table, check: &Check) {
              copied, the next swap or rollback adds the constraint as NOT VALID"
         ),
         format!(
-            "nothing, if a row that once satisfied it always does; otherwise, correct such rows after the swap and run: \
+            "no action is needed if a row that once satisfied it always does; otherwise correct such rows after the swap and run: \
              alter table {table} validate constraint {name}"
         ),
     );
@@ -252,7 +252,7 @@ pub fn unreadable_keys(table: &Table, rows: i64) -> Vec<Finding> {
                 "the encoding of the database is SQL_ASCII, and the key of {name} contains text: \
                 the job stops at a key that is not valid UTF-8"
             ),
-            "nothing, if the application writes no such keys",
+            "no action is needed if the application writes no such keys",
         );
     }
     report.0

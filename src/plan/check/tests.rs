@@ -71,7 +71,7 @@ pub(in crate::plan) fn facts() -> Facts {
     }
 }
 
-/// What the server tells about the table's unique indexes.
+/// The facts about the table's unique indexes.
 pub(in crate::plan) fn unique_facts(table: &Table) -> UniqueFacts {
     let column = |name: &Ident| UniqueColumn {
         column: Some(name.clone()),

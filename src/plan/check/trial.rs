@@ -171,7 +171,7 @@ fn added(report: &mut Report, filling: &Filling, trial: &Trial) {
             &name,
             format!("the default of {name} differs from row to row: existing rows do not get it"),
             format!(
-                "nothing, if `set` sets {name}; the default applies only to rows that are inserted \
+                "no action is needed if `set` sets {name}; the default applies only to rows that are inserted \
                 later"
             ),
         );

@@ -1,4 +1,5 @@
-//! The lines of a drafted plan. The findings of the check are comments above the line of the key that answers them.
+//! The lines of a drafted plan. The findings of the check are comments above the line of the key that resolves
+//! them.
 
 use toml::Value;
 
@@ -16,7 +17,7 @@ pub(in crate::plan) struct DraftLines<'a> {
 }
 
 impl<'a> DraftLines<'a> {
-    /// `key_of`: the key that answers the finding with that code.
+    /// `key_of`: the key that resolves the finding with that code.
     pub(super) fn new(findings: &'a [Finding], key_of: fn(&str) -> &'static str) -> Self {
         Self { lines: Vec::new(), findings: findings.iter().collect(), key_of }
     }
@@ -36,7 +37,7 @@ impl<'a> DraftLines<'a> {
         self.findings.iter().any(|finding| (self.key_of)(finding.code) == key)
     }
 
-    /// Adds the line of a key below the findings that it answers.
+    /// Adds the line of a key below the findings that it resolves.
     pub(super) fn key(&mut self, key: &str, line: String) {
         let key_of = self.key_of;
         self.place(|finding| key_of(finding.code) == key);

@@ -1,5 +1,5 @@
 //! The first plan for a table: facts about the table as comments, and suggested settings as values. Findings of the check
-//! are comments at the keys that answer them. [`super::Plan::parse`] accepts it without changes, whatever names it contains.
+//! are comments at the keys that resolve them. [`super::Plan::parse`] accepts it without changes, whatever names it contains.
 
 mod lines;
 #[cfg(test)]
@@ -61,9 +61,9 @@ pub struct DraftFacts {
     pub carried: String,
     /// Why this column was chosen, and the alternatives, one line each.
     pub advice: Vec<String>,
-    /// Settings that answer findings.
+    /// Settings that resolve findings.
     pub answers: Answers,
-    /// Errors and warnings of the check with these answers.
+    /// Errors and warnings of the check with these settings.
     pub findings: Vec<Finding>,
 }
 
@@ -139,7 +139,7 @@ fn top(lines: &mut DraftLines<'_>, table: &QualifiedName, job: &Ident, kind: &st
     if lines.asks("trust") {
         lines.key(
             "trust",
-            comment("trust = [\"ROLE\"]  # only if you trust this role with the rights of the job"),
+            comment("trust = [\"ROLE\"]  # only if you trust this role with the privileges of the job"),
         );
     }
 }

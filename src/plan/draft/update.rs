@@ -1,5 +1,5 @@
-//! The first plan of a backfill or a column type change: what the command line says is filled in, and what it leaves open
-//! is a comment that says how to write it.
+//! The first plan of a backfill or a column type change: keys that the command line sets have their values, and the others
+//! are comments with examples.
 
 use toml::Value;
 
@@ -31,7 +31,7 @@ pub struct UpdateDraft {
 
 impl UpdateDraft {
     /// A backfill that adds the columns `add`, each with its type, and sets the columns `set`, each to its expression. Names
-    /// are as in the catalog. Both may be empty: the plan then says what is missing.
+    /// are as in the catalog. Both may be empty: the plan then marks the missing keys as required.
     pub fn backfill(
         table: &Table,
         size: (u64, u64),

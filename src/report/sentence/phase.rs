@@ -202,7 +202,11 @@ pub(super) fn outcome(outcome: &PhaseOutcome) -> String {
         }
         O::RowsComplete => "every row is filled".to_owned(),
         O::RowsIncomplete { rows, rows_set } => {
-            format!("the first pass left {} unfilled; {} filled now", counted(*rows, "row"), count(*rows_set))
+            format!(
+                "{} not filled by the first pass; {} of them filled now",
+                counted(*rows, "row"),
+                count(*rows_set)
+            )
         }
         O::NoViolations => "no violating row found".to_owned(),
         O::Violations { constraints } => {

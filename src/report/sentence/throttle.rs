@@ -79,7 +79,7 @@ fn cause(cause: &Cause) -> String {
         Cause::Standby { standby } => format!("standby {standby}"),
         Cause::StandbyGone { standby, error } => {
             let error = error.as_ref().map_or(String::new(), |error| format!(" ({error})"));
-            format!("standby {standby} is gone{error}; the job continues without it after the limit")
+            format!("standby {standby} is disconnected{error}; the job ignores it once the limit is reached")
         }
         Cause::NotPermitted { role, standbys } => {
             let instead = if *standbys { ", or list the standbys under [throttle] replicas" } else { "" };

@@ -130,7 +130,10 @@ fn throttle(warning: &ThrottleWarning) -> String {
             format!("the job has settings that this version does not support: {error}")
         }
         ThrottleWarning::StandbyForgotten { standby, gone_ms } => {
-            format!("standby {standby} has been gone for {}: ignoring it from now on", milliseconds(*gone_ms))
+            format!(
+                "standby {standby} has been disconnected for {}: ignoring it from now on",
+                milliseconds(*gone_ms)
+            )
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Key tables ([`crate::model::key_table`]): the table, its rows, and its constraint. [`triggers`] keep it level.
+//! Key tables ([`crate::model::key_table`]): the table, its rows, and its constraint. [`triggers`] keep it in sync.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName, literal};

@@ -1,4 +1,4 @@
-//! The functions and triggers that keep a key table level with the partitioned table.
+//! The functions and triggers that keep a key table in sync with the partitioned table.
 //!
 //! They outlive the job. Functions run as the owner of the table, with the search path of the caller (a fixed one would
 //! cost 3 us a call), so every operator is qualified. Functions that evaluate expressions of the index have a fixed
@@ -9,9 +9,10 @@
 //!
 //! An update that moves a row to another partition fires DELETE and INSERT triggers. The row of the key
 //! table must stay: deleting it would delete or update the rows that reference it. The BEFORE UPDATE trigger therefore
-//! notes the row's transaction, partition, ctid and trigger depth in its key. The conditions of the AFTER triggers are
+//! stores a note in the row of the key table: the transaction, partition, ctid and trigger depth of the update. The conditions of the AFTER triggers are
 //! evaluated when the row is changed: that of DELETE recognizes the note, that of INSERT consumes it, that of UPDATE
-//! removes it. A statement trigger removes what is left. The setting `pgstrata.moving` only saves looking for notes.
+//! removes it. A statement trigger removes the remaining notes. The setting `pgstrata.moving` only avoids searches for
+//! notes in transactions that have none.
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName};

@@ -190,7 +190,7 @@ fn first_and_last() {
 }
 
 #[test]
-fn a_wall_time_that_is_skipped_or_shown_twice() {
+fn a_local_time_that_is_skipped_or_repeated() {
     let new_york = scheme(ColumnKind::TimestampTz, "1 day", "America/New_York");
     for (written, meant) in [
         ("2024-03-10 02:30", "2024-03-10 07:00:00+00"),

@@ -37,14 +37,14 @@ pub fn rehearsed(r: &Retyping, rehearsal: &Rehearsal, server: &Server) -> Vec<Fi
                 "from the index phase on, writes fail if `using` cannot convert the value, or if the \
                  converted value violates a NOT NULL, UNIQUE or CHECK constraint of the column"
                     .to_owned(),
-                "nothing, if applications write no such values; after the swap, the column would reject them in any case",
+                "no action is needed if applications write no such values; after the swap, the column would reject them in any case",
             );
         }
     }
     report.0.extend(named(&rehearsal.named, &r.sql, &r.table.name.plain()));
     if rehearsal.same_type {
         let message = format!("column {column} already has type {}", r.new_type);
-        report.error("already_that_type", &column, message, "nothing to do");
+        report.error("already_that_type", &column, message, "correct `column` or `to` under [retype]");
     }
     report.0.extend(table_tried(&r.table, &rehearsal.rows, Writes::Updates));
     report.0
@@ -69,8 +69,8 @@ fn refused(report: &mut Report, r: &Retyping, rehearsal: &Rehearsal, column: &st
                 )
             }
             _ => format!(
-                "write back = \"...\" as an expression on t, in which the column is {}; a \
-                rollback uses it",
+                "write back = \"...\" as an expression on t, in which the column has type {}; \
+                a rollback uses it",
                 r.to
             ),
         };
@@ -139,7 +139,7 @@ pub(super) fn semantics(report: &mut Report, retype: &Retype, r: &Retyping) {
             "an identity sequence belongs to its column: the swap creates it again under the same name, \
              and it continues where it stopped"
                 .to_owned(),
-            "nothing for inserts; a session that calls nextval on it by name at the moment of the swap \
+            "no action is needed for inserts; a session that calls nextval on it by name at the moment of the swap \
              gets an error and can retry",
         );
     }

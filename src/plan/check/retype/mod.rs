@@ -388,7 +388,7 @@ fn surroundings(report: &mut Report, r: &Retyping, found: &Found) {
                 format!(
                     "trigger {name} fires on every update of {table}, including the job's updates: {how_often}"
                 ),
-                "nothing, if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', \
+                "no action is needed if this is intended; otherwise add WHEN (current_setting('pgstrata.filling', \
                  true) is distinct from 'on')",
             );
         }
