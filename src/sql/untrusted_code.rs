@@ -22,6 +22,24 @@ macro_rules! ancestors {
     };
 }
 
+/// The recursive part of `tables`: partitions and other children and, if `$cascades`, tables whose foreign keys make an update
+/// write them. The children of all tables of a level are found with one scan.
+macro_rules! further_tables {
+    ($cascades:literal) => {
+        concat!(
+            "  select further.oid from tables t join (
+    select i.inhparent as of, i.inhrelid as oid from pg_catalog.pg_inherits i
+    union all
+    select k.confrelid, k.conrelid from pg_catalog.pg_constraint k
+    where ",
+            $cascades,
+            " and k.contype = 'f' and k.confupdtype in ('c', 'n', 'd')
+  ) further on further.of = t.oid
+"
+        )
+    };
+}
+
 /// An owner of the relations in schemas `$1` called `$2` that could not act as the role that logged in anyway, and is none of the
 /// roles `$3` that the plan trusts; no row if there is none. Included are partitions and, if `$4`, tables whose foreign keys make
 /// an update write them.
@@ -31,13 +49,9 @@ pub const UNTRUSTED_OWNER: &str = concat!(
     join pg_catalog.pg_namespace n on n.nspname = r.schema
     join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = r.name
   union
-  select further.oid from tables t cross join lateral (
-    select i.inhrelid as oid from pg_catalog.pg_inherits i where i.inhparent = t.oid
-    union all
-    select k.conrelid from pg_catalog.pg_constraint k
-    where $4 and k.contype = 'f' and k.confrelid = t.oid and k.confupdtype in ('c', 'n', 'd')
-  ) further
-), ",
+",
+    further_tables!("$4"),
+    "), ",
     ancestors!(),
     ", owners as (
   select distinct c.relowner as oid from pg_catalog.pg_class c
@@ -76,13 +90,7 @@ pub const CODE: &str = concat!(
 ), tables as (
   select pg_catalog.unnest($1::oid[]) as oid
   union
-  select further.oid from tables t cross join lateral (
-    select i.inhrelid as oid from pg_catalog.pg_inherits i where i.inhparent = t.oid
-    union all
-    select k.conrelid from pg_catalog.pg_constraint k
-    where $3 and $4 and k.contype = 'f' and k.confrelid = t.oid and k.confupdtype in ('c', 'n', 'd')
-  ) further
-), ", ancestors!(), ", parts as (
+", further_tables!("$3 and $4"), "), ", ancestors!(), ", parts as (
   -- The partition keys of a table and of its ancestors, whose functions the partition constraint calls.
   select 'pg_catalog.pg_class'::pg_catalog.regclass::oid as classid, p.partrelid as objid, 0 as objsubid
   from pg_catalog.pg_partitioned_table p
@@ -180,6 +188,26 @@ pub const CODE: &str = concat!(
   select 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, 0, t.tgqual, c.relowner
   from pg_catalog.pg_trigger t join tables on tables.oid = t.tgrelid join pg_catalog.pg_class c on c.oid = t.tgrelid
   where $3 and not t.tgisinternal and t.tgenabled <> 'D' and t.tgqual is not null
+), texts as (
+  -- Each partition has the same CHECKs.
+  select distinct t.tree::text as tree from trees t where t.owner not in (select oid from trusted)
+), unsafe as (
+  select called.tree, called.oid
+  from (
+    select t.tree, m[1]::oid as oid from texts t
+      cross join lateral pg_catalog.regexp_matches(t.tree, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m
+    union
+    select t.tree, o.oprcode::oid from texts t
+      cross join lateral pg_catalog.regexp_matches(t.tree, ':opno ([0-9]+)', 'g') m
+      join pg_catalog.pg_operator o on o.oid = m[1]::oid) called
+    join pg_catalog.pg_proc p on p.oid = called.oid
+  where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
+    and (p.provolatile = 'v' and p.proname::text <> all (array['clock_timestamp', 'currval', 'gen_random_uuid', 'lastval', 'nextval',
+        'random', 'random_normal', 'timeofday', 'uuidv4', 'uuidv7'])
+      or p.provolatile = 's' and p.proname ~ '_to_xml'
+      -- These find a type, or a function, when they run.
+      or array['pg_catalog.cstring', 'pg_catalog.internal']::pg_catalog.regtype[]::oid[] && p.proargtypes::oid[]
+      or p.proname in ('pg_input_is_valid', 'pg_input_error_info'))
 )
 select pg_catalog.pg_describe_object(r.classid, r.objid, r.objsubid),
   pg_catalog.pg_describe_object(r.refclassid, p.oid, 0), pg_catalog.pg_get_userbyid(p.proowner)::text
@@ -219,19 +247,8 @@ where r.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass and y.typtype = '
 union
 select pg_catalog.pg_describe_object(t.classid, t.objid, t.objsubid),
   pg_catalog.pg_describe_object('pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, 0), pg_catalog.pg_get_userbyid(t.owner)::text
-from trees t cross join lateral (
-    select m[1]::oid as oid from pg_catalog.regexp_matches(t.tree::text, ':(?:funcid|opfuncid) ([0-9]+)', 'g') m
-    union
-    select o.oprcode::oid from pg_catalog.regexp_matches(t.tree::text, ':opno ([0-9]+)', 'g') m
-      join pg_catalog.pg_operator o on o.oid = m[1]::oid) called
-  join pg_catalog.pg_proc p on p.oid = called.oid
-where p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace and t.owner not in (select oid from trusted)
-  and (p.provolatile = 'v' and p.proname::text <> all (array['clock_timestamp', 'currval', 'gen_random_uuid', 'lastval', 'nextval',
-      'random', 'random_normal', 'timeofday', 'uuidv4', 'uuidv7'])
-    or p.provolatile = 's' and p.proname ~ '_to_xml'
-    -- These find a type, or a function, when they run.
-    or array['pg_catalog.cstring', 'pg_catalog.internal']::pg_catalog.regtype[]::oid[] && p.proargtypes::oid[]
-    or p.proname in ('pg_input_is_valid', 'pg_input_error_info'))
+from trees t join unsafe u on u.tree = t.tree::text join pg_catalog.pg_proc p on p.oid = u.oid
+where t.owner not in (select oid from trusted)
 union
 -- The result type of JSON_VALUE and its like, which the server records nowhere else.
 select pg_catalog.pg_describe_object(t.classid, t.objid, t.objsubid), 'SQL/JSON functions',
