@@ -153,3 +153,29 @@ async fn a_copy_with_another_meaning_is_not_swapped() {
         .await;
     db.pgstrata(&["swap", "j"]).await.ok();
 }
+
+/// Roles that the plan trusts can create objects in the schema of an operator.
+#[tokio::test]
+async fn a_schema_that_trusted_roles_can_write_to_is_searched() {
+    let db = Database::new().await;
+    let role = format!("librarian_of_{}", db.name());
+    db.execute(SETUP).await;
+    db.execute(&format!("create role {role}; grant create on schema public to {role}")).await;
+    let before = references(&db).await;
+    let plan = db.plan(PLAN);
+    let refused = db.pgstrata(&["check", plan.to_str().unwrap(), "--color", "never"]).await.exits(3);
+    assert!(refused.stdout.contains("error[meaning_changes]: constraint c"), "{refused:?}");
+    let plan = db.plan(&PLAN.replace("table = 't'", &format!("table = 't'\ntrust = ['{role}']")));
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    for command in ["swap", "rollback", "swap"] {
+        if command == "rollback" {
+            db.execute("create trigger h before update on t for each row when (nullif(old.a, new.a) is not null) execute function touch()").await;
+        }
+        db.pgstrata(&[command, "j"]).await.ok();
+        let now = references(&db).await;
+        let now: Vec<&str> = now.lines().filter(|line| !line.starts_with("trigger h")).collect();
+        assert_eq!(now.join("\n"), before, "{command}");
+    }
+    db.pgstrata(&["finalize", "j", "--now"]).await.ok();
+    db.execute(&format!("drop owned by {role}; drop role {role}")).await;
+}

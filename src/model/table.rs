@@ -83,7 +83,7 @@ pub struct Table {
     pub dependents: Dependents,
     /// Schemas, other than `pg_catalog`, of the `=` operators in the definitions of these objects and of the table's own. The
     /// text of IS DISTINCT FROM, NULLIF, CASE and JOIN USING does not contain the schema. Without schemas in which roles that
-    /// are not trusted can create objects.
+    /// are not trusted can create objects. Not read with the other definitions, because the plan decides who is trusted.
     #[serde(default)]
     pub operator_schemas: Vec<Ident>,
     /// All other objects that depend on the table, as described by `pg_describe_object`.

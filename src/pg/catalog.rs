@@ -45,7 +45,7 @@ pub async fn must_find(client: &Client, name: &QualifiedName) -> Result<u32> {
         .ok_or_else(|| Error::failed(format!("table {} no longer exists", name.plain())).hint(DROPPED))
 }
 
-/// Everything attached to the relation with that oid.
+/// Everything attached to the relation with that oid, except for [`operator_schemas`].
 ///
 /// # Errors
 /// The relation does not exist, or the catalog returned something unexpected.
@@ -63,6 +63,15 @@ pub async fn table_by(client: &Client, statement: &Statement, oid: u32) -> Resul
     })?;
     let json: serde_json::Value = row.get(0);
     serde_json::from_value(json).map_err(|e| unexpected().caused_by(e))
+}
+
+/// [`Table::operator_schemas`] of the relation with that oid; `trust` are the roles that the plan trusts.
+///
+/// # Errors
+/// The server returned an error.
+pub async fn operator_schemas(client: &Client, oid: u32, trust: &[String]) -> Result<Vec<Ident>> {
+    let rows = client.query(sql::OPERATOR_SCHEMAS, &[&oid, &trust]).await?;
+    Ok(rows.iter().map(|row| Ident::new(row.get::<_, &str>(0))).collect())
 }
 
 /// What depends on a column of the relation with that oid.

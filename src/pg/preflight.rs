@@ -284,11 +284,12 @@ async fn open_jobs(client: &Client) -> Result<Vec<OpenJob>> {
 }
 
 async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Result<Found> {
-    let table = catalog::table(client, oid).await?;
+    let mut table = catalog::table(client, oid).await?;
     let rights: serde_json::Value = client.query_one(sql::RIGHTS, &[&oid]).await?.get(0);
     let mut rights: Rights = understood(rights)?;
     // Before anything reads the table: the planner may call functions of an index or a CHECK.
     let (trust, task) = plan.map_or((&[][..], None), |plan| (plan.trust(), Some(plan.task())));
+    table.operator_schemas = catalog::operator_schemas(client, oid, trust).await?;
     let access = match task {
         Some(task) if task.purpose().updates_rows() => Access::Updates { cascades: true },
         _ => Access::Copies,

@@ -18,7 +18,6 @@ pub fn table() -> String {
         .replace("{grants}", super::dependent::GRANTS)
         .replace("{row_function_list}", super::row_functions::CATALOG)
         .replace("{row_functions}", super::row_functions::CARRIED)
-        .replacen("{operator_schemas}", OPERATOR_SCHEMAS, 1)
         .replace("{sequence_owner_has_all}", &owner_has_all("s", "s"))
         .replace("{needs}", super::dependent::NEEDS)
         .replace("{view}", VIEW)
@@ -42,25 +41,27 @@ fn owner_has_all(relation: &str, kind: &str) -> String {
     )
 }
 
-/// [`crate::model::table::Table::operator_schemas`] of the relation `c`.
-const OPERATOR_SCHEMAS: &str = concat!(
-    "coalesce((
-    select json_agg(distinct n.nspname)
-    from (
-        select c.oid
-        union all
-        select w.ev_class from pg_depend m join pg_rewrite w on m.classid = 'pg_rewrite'::regclass and w.oid = m.objid
-          join pg_class v on v.oid = w.ev_class
-        where m.refclassid = 'pg_class'::regclass and m.refobjid = c.oid and v.relkind = 'm') r
-      cross join lateral (",
+/// [`crate::model::table::Table::operator_schemas`] of the relation with oid `$1`; `$2` are the roles that the plan trusts.
+pub const OPERATOR_SCHEMAS: &str = concat!(
+    "select distinct n.nspname::text
+from (
+    select $1::oid as oid
+    union all
+    select w.ev_class from pg_catalog.pg_depend m
+      join pg_catalog.pg_rewrite w on m.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and w.oid = m.objid
+      join pg_catalog.pg_class v on v.oid = w.ev_class
+    where m.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and m.refobjid = $1 and v.relkind = 'm') r
+  cross join lateral (",
     definitions_of!("r.oid"),
     ") f (classid, objid)
-      join pg_depend d on d.classid = f.classid and d.objid = f.objid and d.refclassid = 'pg_operator'::regclass
-      join pg_operator o on o.oid = d.refobjid join pg_namespace n on n.oid = o.oprnamespace
-    where o.oprname = '=' and n.nspname <> 'pg_catalog'
-      and not exists (select from ",
-    untrusted_creators!("session_user", "array[]::text[]"),
-    " creator)), '[]')"
+  join pg_catalog.pg_depend d on d.classid = f.classid and d.objid = f.objid
+    and d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+  join pg_catalog.pg_operator o on o.oid = d.refobjid join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
+where o.oprname = '=' and n.nspname <> 'pg_catalog'
+  and not exists (select from ",
+    untrusted_creators!("session_user", "$2"),
+    " creator)
+order by 1"
 );
 
 /// The view `v` in namespace `vn` ([`crate::model::dependent::View`]).
@@ -312,7 +313,6 @@ select pg_catalog.json_build_object(
     from pg_seclabel l left join pg_attribute a on a.attrelid = l.objoid and a.attnum = l.objsubid and l.objsubid > 0
     where l.classoid = 'pg_class'::regclass and l.objoid = c.oid), '[]'),
   'dependents', {dependents},
-  'operator_schemas', {operator_schemas},
   'others', coalesce((
     select json_agg(o.name order by o.name) from (
       select distinct pg_describe_object(d.classid, d.objid, 0) as name

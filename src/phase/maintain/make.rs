@@ -88,7 +88,8 @@ impl Maintenance<'_> {
             )));
         }
         let parent = catalog::table(self.client, layout.oid).await?;
-        let table = catalog::table(self.client, youngest.oid).await?;
+        let mut table = catalog::table(self.client, youngest.oid).await?;
+        table.operator_schemas = catalog::operator_schemas(self.client, youngest.oid, self.trust).await?;
         let mut constraints = Vec::new();
         for row in self.client.query(sql::OWN_CONSTRAINTS, &[&youngest.oid, &layout.by.as_str()]).await? {
             let name = Ident::new(row.get::<_, &str>(0));

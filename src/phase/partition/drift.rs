@@ -58,7 +58,7 @@ pub async fn carry(
     let mut with = b.clone();
     with.table = difference::with(&b.table, &found)
         .map_err(|e| Error::failed("a change of the table could not be parsed").caused_by(e))?;
-    with.table.operator_schemas = now.operator_schemas.clone();
+    with.table.operator_schemas = catalog::operator_schemas(client, now.oid, context.plan.trust()).await?;
     let leaves: Vec<QualifiedName> = match ending {
         Direction::Forward => definition.leaves.iter().map(|leaf| leaf.name.clone()).collect(),
         Direction::Reverse => Vec::new(),
