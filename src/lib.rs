@@ -79,7 +79,7 @@
 //! | throttling | `pace` | `throttle` | `pace` | `signals` | `job::pace`, `job::evaluate`; and [`throttle`] |
 //! | locks, retries | `backoff` | | `locks` | `retry` | `job::locks`, `job::blockers`, `job::retries` |
 //! | workers | `pace::autoscaler` | | | `pool` | `job::workers` |
-//! | privileges, trusted roles | `own_schema` | `check::rights` | `trust`, `own_schema` | `lease` | |
+//! | privileges, trusted roles | `own_schema`, `granted_again` | `check::rights` | `trust`, `own_schema` | `lease` | |
 //! | code of other roles | `untrusted_code` | `check::named` | `untrusted_code`, `row_types` | `untrusted_code` | `job::driver` |
 //! | the plan's own SQL | `plan_sql` | `settings` | `plan_sql` | `resolve` | |
 //! | objects that a job created | `objects` | | `objects` | `objects` | `partition::objects`, `retype::objects` |

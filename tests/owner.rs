@@ -93,3 +93,107 @@ async fn with_create_on_the_database() {
 async fn with_a_schema_made_beforehand() {
     whole_job("owner_b", "app_b", "create schema pgstrata authorization owner_b").await;
 }
+
+/// Runs jobs as an owner that has revoked each of these privileges on its table from itself: `check` names those that are
+/// `needed`, and the job succeeds without the others.
+async fn without_privileges(kind: &str, needed: &[&str]) {
+    for privilege in ["select", "insert", "update", "delete", "truncate", "references", "trigger"] {
+        without(kind, privilege, needed.contains(&privilege)).await;
+    }
+}
+
+/// A table without a privilege of its owner, and the owner.
+async fn table_without(privilege: &str) -> (Database, String) {
+    let db = Database::new().await;
+    let owner = format!("owner_of_{}", db.name());
+    db.execute(&format!(
+        "create role {owner} login; do $$ begin execute format('grant create on database %I to {owner}', current_database()); end $$;
+         create schema app authorization {owner}; set role {owner};
+         create table app.referenced (id int primary key); insert into app.referenced values (1);
+         create table app.notes (id int primary key, at timestamptz not null, note text, one int references app.referenced);
+         insert into app.notes select g, timestamptz '2024-01-01' + g * interval '20 hours', 'note ' || g, 1 from generate_series(1, 300) g;
+         create table app.referring (id int, one int references app.notes);
+         insert into app.referring values (1, 1);
+         analyze app.notes; revoke {privilege} on app.notes from {owner}; reset role"
+    ))
+    .await;
+    (db, owner)
+}
+
+async fn without(kind: &str, privilege: &str, is_needed: bool) {
+    let (db, owner) = table_without(privilege).await;
+    let task = match kind {
+        "partition" => "[partition]\nby = 'at'\nevery = '3 months'\nahead = 0\n",
+        "backfill" => "[backfill]\nset = { note = \"'x'\" }\nkeep_filled = 'always'\n",
+        _ => "[retype]\ncolumn = 'id'\nto = 'bigint'\n",
+    };
+    let plan = db.plan(&format!("name = 'job'\ntable = 'app.notes'\nkind = '{kind}'\n{task}"));
+    let plan = plan.to_str().unwrap();
+    let check = as_owner(&db, &owner, &["check", plan]).await;
+    assert_eq!(check.code, Some(if is_needed { 3 } else { 0 }), "{kind} without {privilege}: {check:?}");
+    if is_needed {
+        let named = format!("lacks {} on app.notes", privilege.to_uppercase());
+        let finding = "error[missing_privilege]: app.notes: ";
+        let is = |line: &str| line.starts_with(finding) && line.contains(&named);
+        assert!(check.stdout.lines().any(is), "{kind} without {privilege}: {check:?}");
+        // The grant of the hint is sufficient.
+        db.execute(&format!("set role {owner}; grant {privilege} on app.notes to {owner}; reset role")).await;
+    }
+    if privilege == "update" && !is_needed {
+        // The foreign keys of other tables lock the rows that they reference with the privileges of the owner.
+        db.execute("alter table app.referring drop constraint referring_one_fkey").await;
+    }
+    let mut commands = vec![vec!["run", plan]];
+    if kind != "backfill" {
+        let names = ["swap", "sync", "rollback", "swap"];
+        commands.extend(names.map(|command| vec![command, "job"]));
+        commands.push(vec!["finalize", "job", "--now"]);
+    }
+    for args in commands {
+        as_owner(&db, &owner, &args).await.ok();
+        db.execute(
+            "insert into app.notes (id, at, note, one) values (9000, '2024-02-02', 'new', 1); delete from app.notes where id = 9000;
+             update app.notes set note = note || '.', at = at + interval '1 hour' where id between 10 and 20;
+             truncate app.referring, app.notes;
+             insert into app.notes (id, at, note, one)
+               select g, timestamptz '2024-01-01' + g * interval '20 hours', 'note', 1 from generate_series(1, 300) g",
+        )
+        .await;
+    }
+    assert_eq!(db.count("select count(*) from app.notes").await, 300, "{kind} without {privilege}");
+    db.execute(&format!("drop owned by {owner} cascade; drop role {owner}")).await;
+}
+
+#[tokio::test]
+async fn a_partition_job_without_privileges_of_the_owner() {
+    without_privileges("partition", &["select", "insert", "delete", "truncate", "references", "trigger"])
+        .await;
+}
+
+#[tokio::test]
+async fn a_backfill_without_privileges_of_the_owner() {
+    without_privileges("backfill", &["select", "update", "trigger"]).await;
+}
+
+#[tokio::test]
+async fn a_column_type_change_without_privileges_of_the_owner() {
+    without_privileges("retype", &["select", "update", "references", "trigger"]).await;
+}
+
+/// Superusers need no privileges on the table.
+#[tokio::test]
+async fn jobs_of_a_superuser_without_privileges_of_the_owner() {
+    for task in [
+        "[partition]\nby = 'at'\nevery = '3 months'\nahead = 0\n",
+        "[retype]\ncolumn = 'id'\nto = 'bigint'\n",
+    ] {
+        let (db, owner) = table_without("all").await;
+        let kind = if task.starts_with("[partition]") { "partition" } else { "retype" };
+        let plan = db.plan(&format!("name = 'job'\ntable = 'app.notes'\nkind = '{kind}'\n{task}"));
+        db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+        for command in ["swap", "rollback", "swap"] {
+            db.pgstrata(&[command, "job"]).await.ok();
+        }
+        db.execute(&format!("drop owned by {owner} cascade; drop role {owner}")).await;
+    }
+}

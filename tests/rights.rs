@@ -186,3 +186,64 @@ async fn a_connection_limit_is_reported_beforehand() {
         db.pgstrata_with(&args, &env).await.ok();
     }
 }
+
+/// A job grants a privilege again as the role that granted it, and the server looks the object up with the privileges of
+/// that role.
+#[tokio::test]
+async fn grantors_that_lack_usage_on_the_schema_are_named() {
+    let db = Database::new().await;
+    let [one, other] = ["one", "other"].map(|role| format!("closed_{role}_{}", db.name()));
+    db.execute(&format!(
+        "create role {one}; create role {other}; create schema app; create schema views;
+         create table app.t (id int generated always as identity primary key, at timestamptz not null, n int);
+         insert into app.t (at, n) select timestamptz '2024-01-15 00:00Z' + i * interval '1 day', i from generate_series(0, 99) i;
+         create view views.v as select id from app.t; create materialized view views.m as select at from app.t;
+         create function views.whole(app.t) returns int language sql as 'select 1';
+         revoke execute on function views.whole from public; analyze app.t"
+    ))
+    .await;
+    let partition = db.plan(
+        "name = 'job'\ntable = 'app.t'\n[partition]\nby = 'at'\nevery = '1 year'\nkeep_unique = false\n",
+    );
+    let retype =
+        db.plan("name = 'job'\ntable = 'app.t'\nkind = 'retype'\n[retype]\ncolumn = 'id'\nto = 'bigint'\n");
+    let error = |schema: &str| vec![format!("error[missing_privilege]: {schema}: role {one} lacks USAGE")];
+    for (privilege, object, of_partition, of_retype) in [
+        ("select", "app.t", "app", ""),
+        ("select (id)", "app.t", "app", "app"),
+        ("select (n)", "app.t", "app", ""),
+        ("usage", "sequence app.t_id_seq", "app", "app"),
+        ("select", "views.v", "", "views"),
+        ("select", "views.m", "views", ""),
+        ("execute", "function views.whole(app.t)", "views", ""),
+    ] {
+        db.execute(&format!(
+            "grant usage on schema app, views to {one};
+             grant {privilege} on {object} to {one} with grant option; set role {one}; grant {privilege} on {object} to {other};
+             reset role; revoke usage on schema app, views from {one}"
+        ))
+        .await;
+        for (plan, schema) in [(&partition, of_partition), (&retype, of_retype)] {
+            let check = db.pgstrata(&["check", plan.to_str().unwrap(), "--color", "never"]).await;
+            let found = errors(&check.stdout);
+            let wanted = if schema.is_empty() { Vec::new() } else { error(schema) };
+            let about_rights = |e: &&String| e.starts_with("error[missing_privilege]");
+            let found: Vec<&String> = found.iter().filter(about_rights).collect();
+            assert_eq!(found.len(), wanted.len(), "{privilege} on {object}: {check:?}");
+            assert!(
+                wanted.iter().all(|line| check.stdout.contains(line)),
+                "{privilege} on {object}: {check:?}"
+            );
+        }
+        db.execute(&format!("revoke {privilege} on {object} from {one} cascade")).await;
+    }
+    // The grants of the hints are sufficient.
+    db.execute(&format!(
+        "grant usage on schema app to {one}; grant select (id) on app.t to {one} with grant option; set role {one};
+         grant select (id) on app.t to {other}; reset role"
+    ))
+    .await;
+    db.pgstrata(&["run", retype.to_str().unwrap()]).await.ok();
+    db.pgstrata(&["swap", "job"]).await.ok();
+    db.execute(&format!("drop owned by {one}, {other} cascade; drop role {one}, {other}")).await;
+}

@@ -15,6 +15,7 @@ pub mod finding;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod grant;
+pub mod granted_again;
 pub mod history;
 pub mod ident;
 pub mod inventory;

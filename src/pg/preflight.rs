@@ -12,13 +12,14 @@ use crate::error::{Error, Result};
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::design::Design;
 use crate::model::finding::{Finding, Findings, Level};
+use crate::model::granted_again::{self, GrantedAgain};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, ForeignKey, Table};
 use crate::model::untrusted_code::Access;
 use crate::plan::check::{
-    self, Facts, Found, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings, TableTrial,
-    Text, UniqueFacts, Values, Writes, Writing,
+    self, Facts, Found, Grantor, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings,
+    TableTrial, Text, UniqueFacts, Values, Writes, Writing,
 };
 use crate::plan::partitioning;
 use crate::plan::{Backfill, Partitioning, Plan, Retype};
@@ -92,13 +93,16 @@ pub async fn backfill(client: &Client, plan: &Plan, backfill: &Backfill) -> Resu
 /// # Errors
 /// The server returned an error. Problems with the table or the plan are findings, not errors.
 pub async fn retype(client: &Client, plan: &Plan, retype: &Retype) -> Result<Preflight> {
-    let facts = facts(client, plan.table(), "", Some(plan)).await?;
-    let column = match &facts.relation {
-        Relation::There(found) => {
-            catalog::existing_column(client, found.table.oid, &Ident::new(&retype.column)).await?
+    let mut facts = facts(client, plan.table(), "", Some(plan)).await?;
+    let mut column = None;
+    if let Relation::There(found) = &mut facts.relation {
+        let name = Ident::new(&retype.column);
+        column = catalog::existing_column(client, found.table.oid, &name).await?;
+        if let Some(column) = &column {
+            let again = granted_again::of_retype(&found.table, &name, &column.rebound);
+            found.rights.grantors = grantors(client, again).await?;
         }
-        Relation::Unread | Relation::Missing { .. } => None,
-    };
+    }
     let mut complete = true;
     let (mut findings, mut retyping) = check::retype(plan, retype, &facts, column.as_ref());
     if let (Some(retyping), Some(column)) = (&mut retyping, &column) {
@@ -135,6 +139,7 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
     let mut facts = facts(client, plan.table(), &partitioning.by, Some(plan)).await?;
     if let Relation::There(found) = &mut facts.relation {
         count_outside(client, partitioning, found).await?;
+        found.rights.grantors = grantors(client, granted_again::of_partition_job(&found.table)).await?;
     }
     let mut complete = true;
     let (mut findings, mut blueprint) = check::check(plan, partitioning, &facts);
@@ -318,6 +323,22 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     let around = surroundings(client, &table).await?;
     let size = size(client, oid).await?;
     Ok(Found { table, rights, values, size, names, prepared, keys, around })
+}
+
+/// The grantors on whose behalf the session cannot grant privileges again, each once for each reason.
+async fn grantors(client: &Client, again: Vec<GrantedAgain>) -> Result<Vec<Grantor>> {
+    let roles: Vec<&str> = again.iter().map(|one| one.grantor.as_str()).collect();
+    let schemas: Vec<&str> = again.iter().map(|one| one.schema.as_str()).collect();
+    let rows = client.query(sql::GRANTORS, &[&roles, &schemas]).await?;
+    let mut all: Vec<Grantor> = Vec::new();
+    for row in &rows {
+        let Some(one) = again.get(row.get::<_, i64>(0) as usize - 1) else { continue };
+        let closed = row.get::<_, bool>(1).then(|| one.schema.clone());
+        if !all.iter().any(|other| other.name == one.grantor && other.closed == closed) {
+            all.push(Grantor { name: one.grantor.clone(), on: one.on.clone(), closed });
+        }
+    }
+    Ok(all)
 }
 
 async fn key_facts(client: &Client, oid: u32) -> Result<UniqueFacts> {

@@ -49,6 +49,10 @@ pub const RIGHTS: &str = "select json_build_object(
       select i.reltablespace from pg_index x join pg_class i on i.oid = x.indexrelid where x.indrelid = c.oid)), '[]'),
   'sees_sessions', pg_has_role('pg_read_all_stats', 'USAGE'),
   'select', has_table_privilege(c.oid, 'SELECT'),
+  'lacks', coalesce((
+    select json_agg(p.name order by p.place)
+    from unnest(array['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) with ordinality p (name, place)
+    where not has_table_privilege(c.oid, p.name)), '[]'),
   'rows_hidden', row_security_active(c.oid),
   'own_schema', (
     select json_build_object(
@@ -83,15 +87,6 @@ pub const RIGHTS: &str = "select json_build_object(
         and not has_table_privilege(r.oid, 'REFERENCES')
         and exists (select from unnest(k.confkey) key (attnum)
                     where not has_column_privilege(r.oid, key.attnum, 'REFERENCES')))), '[]'),
-  'grantors', coalesce((
-    select json_agg(pg_get_userbyid(g.grantor) order by pg_get_userbyid(g.grantor)) from (
-      select x.grantor from aclexplode(c.relacl) x
-      union select x.grantor from pg_attribute a, aclexplode(a.attacl) x where a.attrelid = c.oid
-      union select x.grantor from pg_depend d join pg_class s on s.oid = d.objid and s.relkind = 'S', aclexplode(s.relacl) x
-        where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid
-          and d.deptype = 'i'
-    ) g where g.grantor <> c.relowner and not pg_has_role(g.grantor,
-      case when current_setting('server_version_num')::integer >= 160000 then 'SET' else 'MEMBER' end)), '[]'),
   'not_owned', coalesce((
     select json_agg(json_build_object('name', o.name, 'owner', pg_get_userbyid(o.owner)) order by o.name) from (
       select distinct 'materialized view ' || v.oid::regclass as name, v.relowner as owner
@@ -157,6 +152,16 @@ pub const RIGHTS: &str = "select json_build_object(
       and not (pg_has_role(v.relowner, 'USAGE') and has_schema_privilege(vn.oid, 'CREATE'))), '[]')
 )
 from pg_class c where c.oid = $1";
+
+/// Of the roles `$1`, each with a schema in `$2`: those that the session cannot act as, or that lack USAGE on the schema. The
+/// position of each, counted from 1, and whether the session can act as it.
+pub const GRANTORS: &str = "select g.place, m.member
+from rows from (unnest($1::text[]), unnest($2::text[])) with ordinality g (grantor, schema, place)
+  join pg_roles r on r.rolname = g.grantor join pg_namespace n on n.nspname = g.schema
+  cross join lateral (select pg_has_role(r.oid,
+    case when current_setting('server_version_num')::integer >= 160000 then 'SET' else 'MEMBER' end) as member) m
+where not m.member or not has_schema_privilege(r.oid, n.oid, 'USAGE')
+order by g.place";
 
 /// Every name in schema `$1` that a new table, index or sequence cannot have, and the object that has it.
 pub const NAMES: &str = "select c.relname::text,

@@ -163,6 +163,9 @@ pub struct Rights {
     pub sees_sessions: bool,
     /// Whether it has SELECT on the table.
     pub select: bool,
+    /// Other privileges on the table that it lacks, such as `DELETE`: an owner can revoke them from itself.
+    #[serde(default)]
+    pub lacks: Vec<String>,
     /// Whether row-level security hides rows from it.
     pub rows_hidden: bool,
     /// The privileges on schema `pgstrata`; none if the schema does not exist.
@@ -177,8 +180,9 @@ pub struct Rights {
     pub not_referenceable: Vec<QualifiedName>,
     /// Trigger functions on which it lacks EXECUTE, with their arguments, as SQL.
     pub not_executable: Vec<String>,
-    /// Roles that granted privileges on the table, and that it cannot SET ROLE to.
-    pub grantors: Vec<Ident>,
+    /// Grantors on whose behalf the job cannot grant privileges again.
+    #[serde(default)]
+    pub grantors: Vec<Grantor>,
     /// Objects that the swap binds to the new table, which only their owners can do.
     pub not_owned: Vec<NotOwned>,
     /// Views that it cannot replace.
@@ -203,6 +207,17 @@ pub struct CreatedIn {
     pub schema: Ident,
     /// Its kind, and its name as SQL.
     pub name: String,
+}
+
+/// A grantor on whose behalf the job cannot grant privileges again.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Grantor {
+    /// The role.
+    pub name: Ident,
+    /// The object, as SQL.
+    pub on: String,
+    /// The schema of the object, if the role lacks USAGE on it. Otherwise, the job's role cannot SET ROLE to the role.
+    pub closed: Option<Ident>,
 }
 
 /// An object that the job's role does not own.

@@ -37,7 +37,8 @@ use std::fmt::Display;
 
 pub use backfill::backfill;
 pub use facts::{
-    Facts, ForeignView, Found, OpenJob, Relation, Rights, SchemaRights, Server, SessionLimit, Size, Values,
+    Facts, ForeignView, Found, Grantor, OpenJob, Relation, Rights, SchemaRights, Server, SessionLimit, Size,
+    Values,
 };
 pub use finishing::{FinishTrial, Referenced, Standing};
 pub use key_tables::UniqueFacts;

@@ -1,12 +1,12 @@
 //! Reports the privileges that the job's role lacks, each with its GRANT.
 
-use super::facts::CreatedIn;
+use super::facts::{CreatedIn, Grantor};
 use super::named::overload;
 use super::writing::Writing;
-use super::{Found, Report, Rights, Server};
+use super::{ColumnFacts, Found, Report, Rights, Server};
 use crate::model::blueprint::SCHEMA;
-use crate::model::ident::{Ident, plain};
-use crate::model::table::Table;
+use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::table::{ForeignKey, Table};
 use crate::model::untrusted_code::{Overload, described, hint};
 use crate::plan::{Backfill, KeepFilled, Plan};
 
@@ -20,6 +20,12 @@ impl JobRole<'_> {
     /// `what` follows "role ..." in the message.
     fn lacks(&mut self, object: &str, what: &str, grant: String) {
         self.report.error("missing_privilege", object, format!("role {} {what}", self.name), grant);
+    }
+
+    fn lacks_references(&mut self, table: &QualifiedName) {
+        let table = table.plain();
+        let what = format!("lacks REFERENCES on {table}, which a foreign key references");
+        self.lacks(&table, &what, format!("grant references on {table} to {}", self.name));
     }
 }
 
@@ -65,6 +71,9 @@ pub(super) fn of_backfill(
         let what = format!("lacks the privileges of role {owner}, which owns {name}, and the plan {why}");
         us.lacks(&name, &what, format!("grant {owner} to {role}"));
     }
+    if backfill.keep_filled != KeepFilled::No {
+        on_rows(&mut us, table, rights, ["TRIGGER"]);
+    }
     for schema in &writing.closed {
         let schema = plain(schema.as_str());
         let what = format!("lacks USAGE on schema {schema}");
@@ -88,7 +97,14 @@ pub(super) fn of_backfill(
 }
 
 /// Checks the privileges for a column type change, which alters the table and updates its rows.
-pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights: &Rights, server: &Server) {
+pub(super) fn of_retype(
+    report: &mut Report,
+    plan: &Plan,
+    found: &Found,
+    column: Option<&ColumnFacts>,
+    server: &Server,
+) {
+    let (table, rights) = (&found.table, &found.rights);
     let (role, name) = (plain(&server.user), table.name.plain());
     let mut us = JobRole { report, name: role.clone() };
     if !rights.owner {
@@ -96,6 +112,10 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
         let what = format!("lacks the privileges of role {owner}, which owns {name}");
         us.lacks(&name, &what, format!("grant {owner} to {role}"));
     }
+    if rights.owner && !rights.select {
+        us.lacks(&name, &format!("lacks SELECT on {name}"), format!("grant select on {name} to {role}"));
+    }
+    on_column(&mut us, table, rights, column);
     grantors(&mut us, rights, &role);
     own_schema(&mut us, rights, &plain(&server.database));
     untrusted_code(report, &role, table, rights);
@@ -107,15 +127,43 @@ pub(super) fn of_retype(report: &mut Report, plan: &Plan, table: &Table, rights:
     }
 }
 
+/// Reports the privileges that a column type change needs to update the rows and to move the foreign keys of the column.
+fn on_column(us: &mut JobRole<'_>, table: &Table, rights: &Rights, column: Option<&ColumnFacts>) {
+    let (name, role) = (table.name.plain(), us.name.clone());
+    if rights.owner && !rights.select {
+        us.lacks(&name, &format!("lacks SELECT on {name}"), format!("grant select on {name} to {role}"));
+    }
+    let keys = column.map_or(&[][..], |column| &column.keys);
+    let referenced = keys.iter().any(|key| key.retyped_referenced.is_some()).then_some("REFERENCES");
+    on_rows(us, table, rights, ["UPDATE", "TRIGGER"].into_iter().chain(referenced));
+    let moved = |key: &&ForeignKey| keys.iter().any(|k| k.retyped.is_some() && k.name == key.name);
+    let mut others: Vec<&QualifiedName> =
+        table.foreign_keys.iter().filter(moved).map(|key| &key.references).collect();
+    others.retain(|other| rights.not_referenceable.contains(other));
+    others.sort();
+    others.dedup();
+    for other in others {
+        us.lacks_references(other);
+    }
+}
+
 /// Reports grantors on whose behalf the job cannot grant privileges.
 fn grantors(us: &mut JobRole<'_>, rights: &Rights, role: &str) {
-    for grantor in &rights.grantors {
-        let grantor = plain(grantor.as_str());
-        let what = format!(
-            "lacks the privileges of role {grantor}, which granted privileges on the table or a column: the job must \
-             grant them again as {grantor}"
-        );
-        us.lacks(&grantor, &what, format!("grant {grantor} to {role}"));
+    for Grantor { name, on, closed } in &rights.grantors {
+        let grantor = plain(name.as_str());
+        let why = format!("granted privileges on {on}: the job must grant them again as {grantor}");
+        match closed {
+            None => {
+                let what = format!("lacks the privileges of role {grantor}, which {why}");
+                us.lacks(&grantor, &what, format!("grant {grantor} to {role}"));
+            }
+            Some(schema) => {
+                let schema = plain(schema.as_str());
+                let message = format!("role {grantor} lacks USAGE on schema {schema}, but {why}");
+                let grant = format!("grant usage on schema {schema} to {grantor}");
+                us.report.error("missing_privilege", &schema, message, grant);
+            }
+        }
     }
 }
 
@@ -189,6 +237,11 @@ fn on_table(us: &mut JobRole<'_>, table: &Table, rights: &Rights) {
         let what = format!("lacks SELECT on {name}");
         us.lacks(&name, &what, format!("grant select on {name} to {role}"));
     }
+    let own = table.foreign_keys.iter().any(|key| key.references == table.name);
+    let referenced = own || !table.referenced_by.is_empty();
+    let references = referenced.then_some("REFERENCES");
+    let needed = ["INSERT", "DELETE", "TRUNCATE", "TRIGGER"].into_iter().chain(references);
+    on_rows(us, table, rights, needed);
     if !rights.schema_create {
         let what = format!("lacks CREATE on schema {schema}, in which the partitions are created");
         us.lacks(&schema, &what, format!("grant create on schema {schema} to {role}"));
@@ -206,6 +259,23 @@ fn on_table(us: &mut JobRole<'_>, table: &Table, rights: &Rights) {
             indexes"
         );
         us.lacks(&space, &what, format!("grant create on tablespace {space} to {role}"));
+    }
+}
+
+/// Reports privileges that the owner revoked from itself. Without the privileges of the owner, the job lacks all of them.
+fn on_rows<'a>(
+    us: &mut JobRole<'_>,
+    table: &Table,
+    rights: &Rights,
+    needed: impl IntoIterator<Item = &'a str>,
+) {
+    let name = table.name.plain();
+    let lacking =
+        needed.into_iter().filter(|one| rights.owner && rights.lacks.iter().any(|lack| lack == one));
+    for privilege in lacking {
+        let what = format!("lacks {privilege} on {name}");
+        let grant = format!("grant {} on {name} to {}", privilege.to_lowercase(), us.name);
+        us.lacks(&name, &what, grant);
     }
 }
 
@@ -227,9 +297,7 @@ fn on_dependents(us: &mut JobRole<'_>, rights: &Rights) {
         us.lacks(name, &what, format!("grant usage on type {name} to {role}"));
     }
     for table in &rights.not_referenceable {
-        let table = table.plain();
-        let what = format!("lacks REFERENCES on {table}, which a foreign key references");
-        us.lacks(&table, &what, format!("grant references on {table} to {role}"));
+        us.lacks_references(table);
     }
     for function in &rights.not_executable {
         let what = format!("lacks EXECUTE on {function}, which a trigger calls");
