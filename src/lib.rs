@@ -130,7 +130,7 @@
 //! ## Copy, fill and the new table
 //!
 //! - **in which order keys are read, in which collation**: the server's, of the column: `sql::copy`: `boundary`; a
-//!   range: [`sql`]: `in_range`; keys in the ledger: `phase::job::chunks`: `key_casts`
+//!   range: [`sql`]: `in_range`; keys in the ledger: `sql::store`: `end_key`
 //! - **whether the copy reads in key order or in block order**: `phase::partition::copy`: `reads_by_block`
 //! - **how many workers wait, fail and stop**: `phase::job::workers`: `run`
 //! - **what happens to a row that belongs in no partition**: `phase::partition::partitions`

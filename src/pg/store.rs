@@ -412,19 +412,13 @@ pub async fn freeze(client: &Client, job: i64, copy: &Frozen) -> Result<()> {
     Ok(())
 }
 
-/// The ranges of the finished chunks of the table or of one partition, in key order; `casts` convert the text in the
-/// ledger back (`::bigint`).
+/// The ranges of the finished chunks of the table or of one partition, in the order of their upper ends `end`; see
+/// [`sql::chunks_in_order`].
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn finished(
-    client: &Client,
-    job: i64,
-    leaf: Option<&str>,
-    casts: &[String],
-) -> Result<Vec<KeyRange>> {
-    let casts: Vec<&str> = casts.iter().map(String::as_str).collect();
-    let rows = client.query(&sql::chunks_in_order(&casts), &[&job, &leaf]).await?;
+pub async fn finished(client: &Client, job: i64, leaf: Option<&str>, end: &str) -> Result<Vec<KeyRange>> {
+    let rows = client.query(&sql::chunks_in_order(end), &[&job, &leaf]).await?;
     Ok(rows.iter().map(|r| KeyRange { after: r.get(0), through: r.get(1) }).collect())
 }
 

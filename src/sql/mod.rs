@@ -121,13 +121,26 @@ fn key_text<'a>(prefix: &str, key: impl IntoIterator<Item = &'a Ident>) -> Strin
     format!("pg_catalog.concat_ws(', ', {})", list(prefix, key))
 }
 
-/// A value of a key column in the output format of its type. A type outside `pg_catalog` may have a user-defined cast
-/// to text, which is not that format.
+/// A value of a key column in the output format of its type. A type outside `pg_catalog` may have a user-defined cast to
+/// text, which is not that format, and which would run code of the owner of the type.
 fn as_written(value: &str, column: &Column) -> String {
     if column.base_type.contains('.') {
         format!("pg_catalog.concat({value})")
     } else {
         format!("{value}::text")
+    }
+}
+
+/// The value of a key column of which `text` is the output. A type outside `pg_catalog` may have a user-defined cast from
+/// text; JSON is converted with the input function of the type. A parameter of unknown type needs no conversion.
+fn from_written(text: &str, column: &Column) -> String {
+    if column.base_type.contains('.') {
+        format!(
+            "(select v from pg_catalog.json_to_record(pg_catalog.json_build_object('v', {text})) written (v {}))",
+            column.base_type
+        )
+    } else {
+        format!("{text}::{}", column.base_type)
     }
 }
 
@@ -229,7 +242,7 @@ fn key_value(prefix: &str, column: &Column) -> String {
     if column.base_type == "date" || column.base_type.starts_with("timestamp") {
         return format!("(pg_catalog.to_jsonb({name}) #>> '{{}}')");
     }
-    format!("{name}::text")
+    as_written(&name, column)
 }
 
 /// A function body in dollar quotes, with a tag that does not occur in it.

@@ -8,10 +8,10 @@ pub const QUERY: &str = "
 select pg_catalog.format(
   'select count(*) over (), %s, %s from %s%I.%I k where %s and not exists (select from %s%I.%I r where %s) limit 5',
   coalesce((
-    select 'pg_catalog.concat_ws('', '', ' || string_agg(pg_catalog.format('k.%I::text', a.attname), ', ' order by p.place) || ')'
+    select 'pg_catalog.concat_ws('', '', ' || string_agg(pg_catalog.format('k.%I', a.attname), ', ' order by p.place) || ')'
     from pg_catalog.pg_index x cross join unnest(x.indkey::int2[]) with ordinality p (attnum, place)
       join pg_catalog.pg_attribute a on a.attrelid = x.indrelid and a.attnum = p.attnum
-    where x.indrelid = f.conrelid and x.indisprimary and p.place <= x.indnkeyatts), 'k.ctid::text'),
+    where x.indrelid = f.conrelid and x.indisprimary and p.place <= x.indnkeyatts), 'k.ctid::text'), -- The output of a value, not a cast, which the owner of its type could have made.
   'pg_catalog.concat_ws('', '', ' || c.shown || ')',
   case when t.relkind = 'p' then '' else 'only ' end, tn.nspname, t.relname, '(' || c.given || ')',
   case when r.relkind = 'p' then '' else 'only ' end, rn.nspname, r.relname, c.matches)
@@ -19,7 +19,8 @@ from pg_catalog.pg_constraint f
   join pg_catalog.pg_class t on t.oid = f.conrelid join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
   join pg_catalog.pg_class r on r.oid = f.confrelid join pg_catalog.pg_namespace rn on rn.oid = r.relnamespace
   cross join lateral (
-    select string_agg(pg_catalog.format('%L || k.%I::text', a.attname || ' ', a.attname), ', ' order by p.place) as shown,
+    select string_agg(pg_catalog.format('case when k.%2$I is not null then pg_catalog.concat(%1$L, k.%2$I) end', a.attname || ' ', a.attname),
+        ', ' order by p.place) as shown,
       string_agg(pg_catalog.format('k.%I is not null', a.attname),
         case f.confmatchtype when 'f' then ' or ' else ' and ' end order by p.place) as given,
       string_agg(pg_catalog.format('r.%I operator(%I.%s) k.%I', b.attname, n.nspname, o.oprname, a.attname),

@@ -390,6 +390,19 @@ pub const NAMED: &str = concat!(
         where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped
     ) part where m.refclassid = 'pg_type'::regclass and y.oid = m.refobjid and part.oid <> 0
   ) further (refclassid, refobjid)
+), column_types as (
+  -- The types of the columns that the SQL reads, if nothing else looks for code of their owners: these can create casts at
+  -- any time, which functions and conversions call. A whole row has all columns.
+  select a.atttypid as oid
+  from pg_depend d join pg_class c on d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    join pg_class o on o.oid = case c.relpersistence when 't' then $2 else c.oid end
+  where d.objid = any ($1) and a.atttypid >= 16384 and o.relowner in (select oid from trusted_roles)
+    and (a.attnum = d.refobjsubid or exists (
+      select from pg_rewrite w where w.oid = any ($1) and w.ev_action::text like '%:varattno 0 %'))
+  union
+  select part.oid from column_types c join pg_type y on y.oid = c.oid
+    cross join lateral (values (y.typbasetype), (y.typelem)) part (oid) where part.oid >= 16384
 ), objects as (
   select m.*, m in (select direct from direct) as direct, p.pronamespace as schema, p.proowner as owner,
     p.provariadic <> 0 or p.pronargdefaults > 0 or exists (
@@ -404,6 +417,11 @@ pub const NAMED: &str = concat!(
   union all
   select m.*, m in (select direct from direct), t.typnamespace, t.typowner, false, false
   from named m join pg_type t on t.oid = m.refobjid where m.refclassid = 'pg_type'::regclass
+  union all
+  select 'pg_type'::regclass, t.oid, false, t.typnamespace, t.typowner, false, false
+  from column_types m join pg_type t using (oid)
+  where t.typcategory <> 'A' and t.typowner not in (select oid from trusted_roles)
+    and ('pg_type'::regclass::oid, t.oid) not in (select refclassid, refobjid from named)
   union all
   select m.*, m in (select direct from direct), c.collnamespace, c.collowner, false, false
   from named m join pg_collation c on c.oid = m.refobjid where m.refclassid = 'pg_collation'::regclass

@@ -8,7 +8,7 @@ use crate::model::ident::Ident;
 use super::fill::{filter, values};
 use super::plan_sql::{applications_path, joined};
 use super::trial::{rows_as_they_will_be, type_and_collation, whole};
-use super::{key_text, key_value, list};
+use super::{from_written, key_text, key_value, list};
 
 /// Fires deferred triggers, which would otherwise never fire, because the transaction is rolled back.
 pub const FIRE_DEFERRED: &str = "set constraints all immediate";
@@ -48,7 +48,7 @@ fn among(f: &Filling) -> String {
     for (i, column) in key.iter().enumerate() {
         let n = i + 1;
         own.push(format!("t.{}", column.name));
-        cast.push(format!("k.k{n}::{}", column.base_type));
+        cast.push(from_written(&format!("k.k{n}"), column));
         arrays.push(format!("${n}::text[]"));
         names.push(format!("k{n}"));
     }

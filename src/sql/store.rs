@@ -1,5 +1,9 @@
 //! The tables of schema `pgstrata`, in the database that the job changes: jobs, leases, ledger, events, settings.
 
+use crate::model::table::Column;
+
+use super::from_written;
+
 /// The current version of the schema. Each upgrade adds an entry to [`UPGRADES`].
 pub const VERSION: i32 = 4;
 
@@ -305,17 +309,23 @@ pub const ADD_CHUNK: &str =
     "insert into pgstrata.chunks (job_id, step, \"after\", through, rows, ms, epoch, leaf, seen)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// The ranges of the finished chunks, sorted by their upper ends in the order of the key.
-pub fn chunks_in_order(casts: &[&str]) -> String {
-    let order: Vec<String> = casts
-        .iter()
-        .enumerate()
-        .map(|(i, sql_type)| format!("through[{}]{sql_type} nulls last", i + 1))
-        .collect();
+/// The upper end of a chunk in the ledger, which is stored as text, as blocks of the source.
+pub const END_BLOCK: &str = "through[1]::bigint";
+
+/// The upper end of a chunk in the ledger as values of the key, with the collations of its columns.
+pub fn end_key(key: &[&Column]) -> String {
+    let ends = key.iter().enumerate().map(|(i, column)| {
+        let collate = column.collation.as_ref().map_or(String::new(), |name| format!(" collate {name}"));
+        format!("{}{collate}", from_written(&format!("through[{}]", i + 1), column))
+    });
+    ends.collect::<Vec<_>>().join(" nulls last, ")
+}
+
+/// The ranges of the finished chunks, sorted by their upper ends `end` ([`END_BLOCK`], [`end_key`]).
+pub fn chunks_in_order(end: &str) -> String {
     format!(
         "select \"after\", through from pgstrata.chunks where job_id = $1 and step <> 'late' \
-         and leaf is not distinct from $2 order by {}",
-        order.join(", ")
+         and leaf is not distinct from $2 order by {end} nulls last"
     )
 }
 

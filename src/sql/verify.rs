@@ -12,7 +12,7 @@ use crate::model::key::KeyRange;
 use crate::model::table::Column;
 use crate::plan::RowComparison;
 
-use super::{drain, equal, from_source, in_range};
+use super::{as_written, drain, equal, from_source, in_range};
 
 /// The hash of a row as a number. The combination of hashes does not depend on the order of rows.
 fn row_hash(alias: &str, columns: &[Column], rows: RowComparison) -> String {
@@ -134,7 +134,8 @@ pub fn differences(
     let names = numbered("").join(", ");
     let merged =
         (1..=place.len()).map(|i| format!("coalesce(s.p{i}, t.p{i}) as p{i}")).collect::<Vec<_>>().join(", ");
-    let text = numbered("x.").iter().map(|p| format!("{p}::text")).collect::<Vec<_>>().join(", ");
+    let text =
+        numbered("x.").iter().zip(&place).map(|(p, c)| as_written(p, c)).collect::<Vec<_>>().join(", ");
     let sql = format!(
         "with s ({names}, n, h) as materialized ({}),\n  t ({names}, n, h) as materialized ({}),\n  \
          pending ({names}) as materialized (\n  {}\n),\n  \

@@ -1,6 +1,7 @@
 //! The owner of a table cannot make a job run code with privileges that the owner lacks, neither with objects that
 //! exist before the check nor with objects that are added while the job runs.
 
+mod casts;
 mod further;
 
 use std::path::PathBuf;

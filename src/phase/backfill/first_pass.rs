@@ -21,9 +21,9 @@ use crate::pg::connect::Session;
 use crate::pg::store::{self, Chunk};
 use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
 use crate::pg::{catalog, latency};
-use crate::phase::job::chunks::key_casts;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::{chunks, workers};
+use crate::sql::store::end_key;
 use crate::sql::{copy as copy_sql, fill as sql, plan_sql};
 
 use super::answer::{self, Counts, counts, key_of, named};
@@ -109,8 +109,8 @@ impl<'a> Pass<'a> {
     async fn one_leaf(&self, leaf: &QualifiedName, meter: &Meter<'_>) -> Result<()> {
         let filler = self.filler;
         let key = filler.filling.key_columns();
-        let done = store::finished(&filler.control, filler.job.id, Some(&leaf.to_string()), &key_casts(&key))
-            .await?;
+        let done =
+            store::finished(&filler.control, filler.job.id, Some(&leaf.to_string()), &end_key(&key)).await?;
         let left = gaps(&done, None);
         let from = format!("only {leaf}");
         workers::run(

@@ -42,9 +42,3 @@ pub async fn for_each_range(
         range.after = Some(key);
     }
 }
-
-/// The casts for the columns of a key, with their collations, because values are sent as text.
-pub fn key_casts(key: &[&Column]) -> Vec<String> {
-    let collate = |c: &Option<String>| c.as_ref().map_or(String::new(), |name| format!(" collate {name}"));
-    key.iter().map(|c| format!("::{}{}", c.base_type, collate(&c.collation))).collect()
-}

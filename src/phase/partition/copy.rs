@@ -17,12 +17,11 @@ use crate::pg::connect::Session;
 use crate::pg::store::{self, Chunk, Frozen};
 use crate::pg::transaction::{READ_COMMITTED, execute_text, query_text, transaction};
 use crate::pg::{catalog, latency};
-use crate::phase::job::chunks::key_casts;
 use crate::phase::job::meter::Meter;
 use crate::phase::job::{chunks, workers};
 use crate::phase::partition::{PartitionJob, capture, checks, objects, partitions, resync};
 use crate::plan::Order;
-use crate::sql::{copy as sql, from_source};
+use crate::sql::{copy as sql, from_source, store as store_sql};
 use crate::throttle::Gate;
 
 /// The number of round trips in the transaction of a chunk.
@@ -138,7 +137,7 @@ struct SharedSizer<'a> {
 
 async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
     let b = context.blueprint();
-    let done = store::finished(&context.control, context.job.id, None, &casts(&b, frozen)).await?;
+    let done = store::finished(&context.control, context.job.id, None, &end(&b, frozen)).await?;
     let left = if frozen.end.is_some() { gaps(&done, frozen.end.as_ref()) } else { Vec::new() };
     let copied: i64 =
         store::chunk_times(&context.control, context.job.id).await?.iter().map(|(rows, _)| rows).sum();
@@ -200,12 +199,9 @@ async fn chunks(context: &PartitionJob, frozen: &Frozen) -> Result<()> {
     Ok(())
 }
 
-/// The casts for keys in the ledger, which are stored as text, so that the server can sort them.
-fn casts(b: &Blueprint, frozen: &Frozen) -> Vec<String> {
-    if frozen.physical {
-        return vec!["::bigint".into()];
-    }
-    key_casts(&b.key_columns())
+/// The upper end of a chunk in the ledger, as SQL.
+fn end(b: &Blueprint, frozen: &Frozen) -> String {
+    if frozen.physical { store_sql::END_BLOCK.to_owned() } else { store_sql::end_key(&b.key_columns()) }
 }
 
 fn pace(context: &PartitionJob, rows: i64, heap_bytes: i64, copied: i64) -> SharedSizer<'_> {

@@ -136,11 +136,12 @@ fn untrusted(report: &mut Report, object: &NamedObject) {
             ),
         );
     }
+    let uses = if object.direct { "names" } else { "uses" };
     report.error(
         "untrusted_object",
         name,
         format!(
-            "the plan's SQL names {name}, which belongs to role {owner}: its code would run with the privileges of the job's role"
+            "the plan's SQL {uses} {name}, which belongs to role {owner}: its code would run with the privileges of the job's role"
         ),
         format!(
             "name another object, with its schema, such as pg_catalog.lower(...); or change its owner to a role that the job trusts; \
