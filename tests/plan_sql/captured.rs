@@ -171,6 +171,9 @@ async fn functions_that_others_can_overload_or_shadow() {
         create function app.shout(text) returns text language plpgsql immutable as 'begin return lower($1); end';
         create function app.within(text) returns text language sql immutable begin atomic select app.shout($1); end;
         create domain app.loud as text check (app.shout(value) = value);
+        create operator app.!! (rightarg = text, function = app.shout);
+        create function app.louder(text, text) returns text language plpgsql immutable as 'begin return greatest($1, lower($2)); end';
+        create aggregate app.loudest(text) (sfunc = app.louder, stype = text);
         create view app.shouts as select id, app.shout(a) as a from t;
         create function app.calm(text) returns text language plpgsql immutable set search_path = pg_catalog as 'begin return lower($1); end';
         analyze t";
@@ -178,8 +181,10 @@ async fn functions_that_others_can_overload_or_shadow() {
     for (from, set, object) in [
         ("", "public.show(t.a)", "function public.show(anyelement)"),
         ("", "app.shout(t.a)", "function app.shout(text)"),
-        // Reached through an SQL body, a domain and a view.
+        // Reached through an SQL body, an operator, an aggregate, a domain and a view.
         ("", "app.within(t.a)", "function app.shout(text)"),
+        ("", "operator(app.!!) t.a", "function app.shout(text)"),
+        ("", "(select app.loudest(x.a) from t x)", "function app.louder(text,text)"),
         ("", "t.a::app.loud::text", "function app.shout(text)"),
         ("from = 'app.shouts s on s.id = t.id'\n", "s.a", "function app.shout(text)"),
     ] {
