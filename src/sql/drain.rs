@@ -137,6 +137,14 @@ pub fn empty_target(b: &Blueprint, direction: Direction) -> String {
     format!("truncate {}", b.sides(direction).target)
 }
 
+/// Whether the role may truncate the relation with oid `$1`. An owner can revoke the privilege from itself.
+pub const MAY_TRUNCATE: &str = "select pg_catalog.has_table_privilege($1::oid, 'TRUNCATE')";
+
+/// As [`empty_target`], without the privilege TRUNCATE.
+pub fn delete_from_target(b: &Blueprint, direction: Direction) -> String {
+    format!("delete from {}", b.sides(direction).target)
+}
+
 /// Drops the target, to copy again. Without CASCADE: objects of others may depend on it.
 pub fn drop_target(b: &Blueprint) -> String {
     format!("drop table {}", b.sides(Direction::Forward).target)

@@ -51,7 +51,7 @@ pub const RIGHTS: &str = "select json_build_object(
   'select', has_table_privilege(c.oid, 'SELECT'),
   'lacks', coalesce((
     select json_agg(p.name order by p.place)
-    from unnest(array['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) with ordinality p (name, place)
+    from unnest(array['INSERT', 'UPDATE', 'DELETE', 'REFERENCES', 'TRIGGER']) with ordinality p (name, place)
     where not has_table_privilege(c.oid, p.name)), '[]'),
   'rows_hidden', row_security_active(c.oid),
   'own_schema', (

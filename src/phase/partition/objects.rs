@@ -186,7 +186,7 @@ pub async fn lock_target(context: &PartitionJob, direction: Direction, mode: &st
     Ok(sql::lock(&context.blueprint().sides(direction).target, target, mode))
 }
 
-/// Truncates the target, in the caller's transaction.
+/// Truncates the target, in the caller's transaction; deletes its rows if the role may not truncate it.
 ///
 /// # Errors
 /// The table with its name is not the job's own; or the server returned an error.
@@ -197,5 +197,12 @@ pub async fn empty_target(
     direction: Direction,
 ) -> Result<()> {
     client.batch_execute(&lock_target(context, direction, "access exclusive").await?).await?;
-    Ok(client.batch_execute(&drain::empty_target(b, direction)).await?)
+    let (_, target) = sides(context, &recorded(context).await?, direction)?;
+    let may_truncate: bool = client.query_one(drain::MAY_TRUNCATE, &[&target]).await?.get(0);
+    let statement = if may_truncate {
+        drain::empty_target(b, direction)
+    } else {
+        drain::delete_from_target(b, direction)
+    };
+    Ok(client.batch_execute(&statement).await?)
 }

@@ -240,7 +240,7 @@ fn on_table(us: &mut JobRole<'_>, table: &Table, rights: &Rights) {
     let own = table.foreign_keys.iter().any(|key| key.references == table.name);
     let referenced = own || !table.referenced_by.is_empty();
     let references = referenced.then_some("REFERENCES");
-    let needed = ["INSERT", "DELETE", "TRUNCATE", "TRIGGER"].into_iter().chain(references);
+    let needed = ["INSERT", "DELETE", "TRIGGER"].into_iter().chain(references);
     on_rows(us, table, rights, needed);
     if !rights.schema_create {
         let what = format!("lacks CREATE on schema {schema}, in which the partitions are created");
