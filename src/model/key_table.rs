@@ -25,7 +25,7 @@ pub struct KeyTable {
     /// Its columns, in the order of the index.
     pub columns: Vec<KeyColumn>,
     /// The columns of the table, which expressions of the index may name.
-    pub of_table: Vec<Ident>,
+    pub of_table: Vec<TableColumn>,
     /// The condition of a partial index.
     pub condition: Option<String>,
     /// Whether the index is NULLS NOT DISTINCT.
@@ -46,7 +46,7 @@ pub struct KeyColumn {
     pub name: Ident,
     /// The type in SQL syntax, with modifiers.
     pub sql_type: String,
-    /// The collation of the index, quoted and qualified, if it is not the default of the type.
+    /// The collation of the index, quoted and qualified, if it is not the default of the type or not that of the value.
     pub collation: Option<String>,
     /// Whether the table's column is NOT NULL.
     pub not_null: bool,
@@ -60,6 +60,15 @@ pub struct KeyColumn {
     pub cast: Option<String>,
 }
 
+/// A column of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableColumn {
+    /// The name.
+    pub name: Ident,
+    /// The name of its type, quoted and qualified, without modifiers.
+    pub sql_type: String,
+}
+
 /// What the catalog has for one unique index: the parts of a key table.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct UniqueIndex {
@@ -69,6 +78,8 @@ pub struct UniqueIndex {
     pub columns: Vec<UniqueColumn>,
     /// The condition of a partial index.
     pub condition: Option<String>,
+    /// The columns of the table.
+    pub of_table: Vec<TableColumn>,
 }
 
 /// A key column of a unique index.
@@ -80,7 +91,7 @@ pub struct UniqueColumn {
     pub expression: String,
     /// The type in SQL syntax, with modifiers.
     pub sql_type: String,
-    /// The collation, quoted and qualified, if it is not the default of the type.
+    /// The collation, quoted and qualified, if it is not the default of the type or not that of the value.
     pub collation: Option<String>,
     /// Whether the type is composite: IS NOT NULL has another meaning for its values.
     pub composite: bool,
@@ -136,17 +147,18 @@ impl KeyTable {
         };
         let columns = unique.columns.iter().map(&mut column).collect::<Result<Vec<_>, _>>()?;
         if columns.iter().any(|one| {
-            one.name.as_str() == MOVING || columns.iter().filter(|c| c.name == one.name).count() > 1
+            [MOVING, FORMER].contains(&one.name.as_str())
+                || columns.iter().filter(|c| c.name == one.name).count() > 1
         }) {
             return Err(
-                "two of its columns would have the same name in the key table, or one is named pgstrata_moving",
+                "two of its columns would have the same name in the key table, or one is named pgstrata_moving or pgstrata_former",
             );
         }
         Ok(Self {
             index: index.name.clone(),
             name: table.sibling(Self::name_for(&index.name)),
             columns,
-            of_table: of_table.iter().map(|column| column.name.clone()).collect(),
+            of_table: unique.of_table.clone(),
             condition: unique.condition.clone(),
             nulls_not_distinct: index.nulls_not_distinct,
             deferrable: index.deferrable.clone(),
@@ -168,7 +180,22 @@ impl KeyTable {
 
     /// The values of the key in a row, each in SQL syntax; `row` is `new`, `old` or an alias.
     pub fn values(&self, row: &str) -> Vec<String> {
-        self.columns.iter().map(|column| self.of_row(&column.expression, row)).collect()
+        let value = |column: &KeyColumn| {
+            let value = self.of_row(&column.expression, row);
+            match &column.collation {
+                // The value may have the collation of another column, and neither would be used.
+                Some(collation) => format!("({value}) collate {collation}"),
+                None => value,
+            }
+        };
+        self.columns.iter().map(value).collect()
+    }
+
+    /// The columns of the table that the index uses, in the order of the table.
+    pub fn sources(&self) -> Vec<&TableColumn> {
+        let expressions = self.columns.iter().map(|column| &column.expression).chain(&self.condition);
+        let used: Vec<&str> = expressions.flat_map(|expression| self.named_in(expression)).collect();
+        self.of_table.iter().filter(|column| used.contains(&column.name.as_str())).collect()
     }
 
     /// Whether a row has a key, as an SQL condition.
@@ -201,15 +228,9 @@ impl KeyTable {
 
     /// An expression of the index, with `row` in front of the table's columns.
     fn of_row(&self, expression: &str, row: &str) -> String {
-        let parts = tokens(expression);
         let mut text = String::new();
-        for (i, token) in parts.iter().enumerate() {
-            let is_column = self.of_table.iter().any(|column| unquoted(token) == column.as_str());
-            let before = parts[..i].iter().rev().find(|token| !token.trim().is_empty());
-            let other = before
-                .is_some_and(|before| [".", "::"].contains(before) || before.eq_ignore_ascii_case("collate"));
-            let follows = parts.get(i + 1);
-            if is_column && !other && follows.is_none_or(|next| !["(", "."].contains(next)) {
+        for (token, column) in self.resolved(expression) {
+            if column.is_some() {
                 text.push_str(row);
                 text.push('.');
             }
@@ -217,10 +238,33 @@ impl KeyTable {
         }
         text
     }
+
+    /// The columns of the table that an expression names.
+    fn named_in<'a>(&'a self, expression: &'a str) -> impl Iterator<Item = &'a str> {
+        self.resolved(expression).into_iter().filter_map(|(_, column)| column)
+    }
+
+    /// The tokens of an expression, each with the column of the table that it names.
+    fn resolved<'a>(&'a self, expression: &'a str) -> Vec<(&'a str, Option<&'a str>)> {
+        let parts = tokens(expression);
+        let column = |(i, token): (usize, &&str)| {
+            let name = unquoted(token);
+            let column = self.of_table.iter().find(|column| column.name.as_str() == name)?;
+            let before = parts[..i].iter().rev().find(|token| !token.trim().is_empty());
+            let other = before
+                .is_some_and(|before| [".", "::"].contains(before) || before.eq_ignore_ascii_case("collate"));
+            let is_column = !other && parts.get(i + 1).is_none_or(|next| !["(", "."].contains(next));
+            is_column.then_some(column.name.as_str())
+        };
+        let columns: Vec<Option<&str>> = parts.iter().enumerate().map(column).collect();
+        parts.into_iter().zip(columns).collect()
+    }
 }
 
 /// The column of a key table that marks a row whose key moves to another partition.
 pub const MOVING: &str = "pgstrata_moving";
+/// The column of a key table with the former values of such a key, if the update changes it.
+pub const FORMER: &str = "pgstrata_former";
 
 /// The name that a token means; keywords are not distinguished. The server quotes a column named like a reserved word.
 fn unquoted(token: &str) -> String {
@@ -269,8 +313,23 @@ pub(crate) mod tests {
             index: Ident::new("petri_observations_pkey"),
             columns: vec![column(Some("observation_id"), "observation_id", "bigint")],
             condition: None,
+            of_table: of_petri(),
         };
         KeyTable::new(&table.name, &table.columns, &table.indexes[0], &unique, None, true).unwrap()
+    }
+
+    fn of_petri() -> Vec<TableColumn> {
+        let column = |(name, sql_type): (&str, &str)| TableColumn {
+            name: Ident::new(name),
+            sql_type: sql_type.to_owned(),
+        };
+        [
+            ("observation_id", "pg_catalog.int8"),
+            ("note", "pg_catalog.\"varchar\""),
+            ("created_at", "pg_catalog.timestamptz"),
+        ]
+        .map(column)
+        .to_vec()
     }
 
     fn column(name: Option<&str>, expression: &str, sql_type: &str) -> UniqueColumn {
@@ -308,12 +367,16 @@ pub(crate) mod tests {
     #[test]
     fn columns_in_expressions_are_those_of_the_row() {
         let mut key = computed();
-        key.of_table = ["note", "order", "a b", "text"].map(Ident::new).to_vec();
+        let of_table = |name| TableColumn { name: Ident::new(name), sql_type: "pg_catalog.text".to_owned() };
+        key.of_table = ["note", "order", "a b", "text"].map(of_table).to_vec();
         let of = |text: &str| key.of_row(text, "new");
         assert_eq!(of("lower((note)::text)"), "lower((new.note)::text)");
         assert_eq!(of("note(\"order\")"), "note(new.\"order\")");
         assert_eq!(of("(note || 'note') COLLATE note"), "(new.note || 'note') COLLATE note");
         assert_eq!(of("s.note(\"a b\", note.x)"), "s.note(new.\"a b\", note.x)");
+        key.condition = Some("\"order\" > 0".to_owned());
+        let sources: Vec<&str> = key.sources().iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(sources, ["note", "order"]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::model::table::{Column, ForeignKey, Table};
 use crate::model::untrusted_code::Access;
 use crate::plan::check::{
     self, Facts, Found, Grantor, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings,
-    TableTrial, Text, UniqueFacts, Values, Writes, Writing,
+    TableTrial, Text, UniqueFacts, UntrustedChild, Values, Writes, Writing,
 };
 use crate::plan::partitioning;
 use crate::plan::{Backfill, Partitioning, Plan, Retype};
@@ -319,7 +319,7 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     let names: BTreeMap<Ident, String> =
         names.iter().map(|r| (Ident::new(r.get::<_, &str>(0)), r.get(1))).collect();
     let prepared = client.query(sql::PREPARED, &[&oid]).await?.iter().map(|row| row.get(0)).collect();
-    let keys = key_facts(client, oid).await?;
+    let keys = key_facts(client, oid, trust).await?;
     let around = surroundings(client, &table).await?;
     let size = size(client, oid).await?;
     Ok(Found { table, rights, values, size, names, prepared, keys, around })
@@ -341,13 +341,33 @@ async fn grantors(client: &Client, again: Vec<GrantedAgain>) -> Result<Vec<Grant
     Ok(all)
 }
 
-async fn key_facts(client: &Client, oid: u32) -> Result<UniqueFacts> {
+async fn key_facts(client: &Client, oid: u32, trust: &[String]) -> Result<UniqueFacts> {
     let indexes = understood(client.query_one(key_table::UNIQUE_INDEXES, &[&oid]).await?.get(0))?;
     let ambiguous = client.query(key_table::AMBIGUOUS, &[&oid]).await?;
     Ok(UniqueFacts {
         indexes,
         ambiguous: ambiguous.iter().map(|row| Ident::new(row.get::<_, &str>(0))).collect(),
+        untrusted: untrusted_children(client, &[oid], oid, trust).await?,
+        owner_has_usage: client.query_one(key_table::OWNER_HAS_USAGE, &[&oid]).await?.get(0),
     })
+}
+
+/// The tables that reference one of the `relations` and whose owners could run code with the rights of the owner of a key
+/// table of relation `table`.
+pub async fn untrusted_children(
+    client: &Client,
+    relations: &[u32],
+    table: u32,
+    trust: &[String],
+) -> Result<Vec<UntrustedChild>> {
+    let rows = client.query(key_table::UNTRUSTED_CHILDREN, &[&relations, &table, &trust]).await?;
+    let child = |row: &Row| UntrustedChild {
+        index: Ident::new(row.get::<_, &str>(0)),
+        table: QualifiedName::new(row.get::<_, &str>(1), row.get::<_, &str>(2)),
+        owner: row.get(3),
+        role: row.get(4),
+    };
+    Ok(rows.iter().map(child).collect())
 }
 
 /// Whether the session can read rows of the table without running code of roles that are not trusted.

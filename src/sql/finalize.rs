@@ -52,7 +52,7 @@ impl Leaving {
                 .key_tables
                 .iter()
                 .filter(|_| !before_swap)
-                .flat_map(|k| key_table::to_owner(b, k))
+                .flat_map(|k| key_table::to_owner(b, k, &b.table.name))
                 .collect(),
             key_functions: b
                 .key_tables

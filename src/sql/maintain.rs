@@ -10,6 +10,7 @@ use crate::model::table::{Index, ReplicaIdentity, Table};
 
 use super::prepare::{grant, policy, revoke, statistics_targets, with};
 use super::strip::strip;
+use super::trust::is_trusted;
 use super::{in_tablespace, with_operators};
 
 /// How the relation with oid `$1` is partitioned: strategy, number of columns, name and type of the first column (of a
@@ -199,13 +200,23 @@ pub fn attach(parent: &QualifiedName, name: &QualifiedName, range: &Range) -> St
 }
 
 /// The key tables of the partitioned table with oid `$1`, by its triggers for TRUNCATE: the trigger, and the schema and name
-/// of the key table.
-pub const KEY_TABLES: &str = "select t.tgname::text, n.nspname::text, pg_catalog.left(p.proname::text, -pg_catalog.length('_truncate'))
-from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid
-  join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+/// of the key table. The key table and its functions must belong to the owner of the table, or to a role that could act
+/// as the session's or is in the list `$2`: any role with TRIGGER can create a trigger with such a name.
+pub const KEY_TABLES: &str = concat!(
+    "select t.tgname::text, n.nspname::text, k.relname::text
+from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid join pg_catalog.pg_proc p on p.oid = t.tgfoid
+  join pg_catalog.pg_namespace n on n.oid = p.pronamespace and n.oid = c.relnamespace
+  join pg_catalog.pg_class k on k.relnamespace = n.oid and k.relkind = 'r' and k.relname::text operator(pg_catalog.||) '_truncate' = p.proname::text
+  join pg_catalog.pg_proc r on r.pronamespace = n.oid and r.proname::text = k.relname::text operator(pg_catalog.||) '_remove'
+    and r.proargtypes = '2205'::pg_catalog.oidvector
 where t.tgrelid = $1 and pg_catalog.starts_with(t.tgname::text, '!pgstrata_truncate_')
-  and pg_catalog.right(p.proname::text, pg_catalog.length('_keys_truncate')) = '_keys_truncate'
-order by 1";
+  and not exists (
+    select from (values (p.proowner), (k.relowner), (r.proowner)) o (oid)
+    where o.oid <> c.relowner and not ",
+    is_trusted!("o.oid", "session_user", "$2"),
+    ")
+order by 1"
+);
 
 /// A key table, and the trigger that each partition needs for TRUNCATE.
 #[derive(Debug)]
@@ -235,12 +246,9 @@ impl PartitionKeys {
 
     /// Removes the keys of a partition that is about to be detached, and its trigger. The actions of foreign keys apply as
     /// for a DELETE of its rows.
-    pub fn release(&self, partition: &QualifiedName) -> [String; 2] {
+    pub fn release(&self, partition: &QualifiedName) -> String {
         let name = literal(&partition.to_string());
-        [
-            format!("select {}({name}::pg_catalog.regclass)", self.function("_remove")),
-            format!("drop trigger if exists {} on {partition}", self.trigger),
-        ]
+        format!("select {}({name}::pg_catalog.regclass)", self.function("_remove"))
     }
 }
 

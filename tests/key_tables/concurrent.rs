@@ -71,7 +71,10 @@ async fn a_statement_waits_and_has_the_same_outcome(version: Version) {
                 for schema in SCHEMAS {
                     outcomes.push(raced(&pair, schema, race, isolation, end).await);
                 }
-                if outcomes[0] != outcomes[1] {
+                // A snapshot that is older than the lock of TRUNCATE may lack keys, so TRUNCATE is rejected.
+                if race.first[0].starts_with("truncate") && isolation != "read committed" {
+                    assert_eq!(outcomes[1][0], "0A000", "{isolation}");
+                } else if outcomes[0] != outcomes[1] {
                     failed.push(format!(
                         "{:?}, {}, {isolation}, {end}: {outcomes:#?}",
                         race.first, race.second

@@ -7,6 +7,17 @@ const fn keys(values: &'static str, has_key: &'static str, columns: &'static str
     KeyColumns { key_table: "uq_keys", values, has_key, columns }
 }
 
+const COLLATED: &[&str] = &[
+    "insert into t values ('a', 1, 1), ('b', 11, 2), ('c', 12, 3)",
+    "insert into t values ('a', 15, 4)",
+    "update t set a = 'd' where n = 1",
+    "update t set a = 'b' where n = 1",
+    "update t set a = 'e', ts = 12 where n = 1",
+    "update t set ts = 2 where n = 1",
+    "delete from t where n = 2",
+    "insert into t values ('b', 25, 5)",
+];
+
 /// The kinds.
 pub const KINDS: &[Kind] = &[
     Kind {
@@ -30,6 +41,30 @@ pub const KINDS: &[Kind] = &[
             "delete from t where n = 1",
             "delete from t",
         ],
+    },
+    Kind {
+        name: "index with another collation than its column",
+        before: "",
+        columns: "a text collate \"POSIX\"",
+        unique: "create unique index uq on t (a collate \"C\")",
+        keys: keys("a", "a is not null", "a"),
+        statements: COLLATED,
+    },
+    Kind {
+        name: "index with the collation of the type",
+        before: "",
+        columns: "a text collate \"C\"",
+        unique: "create unique index uq on t (a collate \"default\")",
+        keys: keys("a", "a is not null", "a"),
+        statements: COLLATED,
+    },
+    Kind {
+        name: "expression with another collation",
+        before: "",
+        columns: "a text collate \"POSIX\"",
+        unique: "create unique index uq on t (lower(a) collate \"default\")",
+        keys: keys("lower(a)", "a is not null", "key_1"),
+        statements: COLLATED,
     },
     Kind {
         name: "index on an expression",

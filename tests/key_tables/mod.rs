@@ -10,6 +10,7 @@ mod kind_cases;
 mod kinds;
 mod maintain;
 mod reference_cases;
+mod rights;
 mod statements;
 mod trigger_cases;
 

@@ -18,12 +18,12 @@ use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, Scheme, Template, adopted_scheme, missing};
 use crate::model::state::State;
 use crate::model::untrusted_code::Access;
-use crate::pg::transaction::{READ_COMMITTED, query_text, transaction};
+use crate::pg::transaction::{READ_COMMITTED, all, query_text, transaction};
 use crate::pg::untrusted_code;
 use crate::phase::job::locks::LockRetry;
 use crate::phase::partition::PartitionJob;
 use crate::plan::{LockBudget, Plan, Retention, partitioning};
-use crate::sql::maintain as sql;
+use crate::sql::{key_table, maintain as sql};
 use crate::stop::Stop;
 
 use self::layout::Layout;
@@ -115,6 +115,7 @@ impl Maintenance<'_> {
             layout = Layout::read(self.client, &layout.table).await?;
         }
         self.retire(&layout, &present, now, &mut done).await?;
+        self.watch(&layout).await?;
         self.analyze(&layout, &mut done).await?;
         done.until = layout.until();
         Ok(done)
@@ -122,12 +123,35 @@ impl Maintenance<'_> {
 
     /// The key tables of the relation with that oid.
     async fn key_tables(&self, table: u32) -> Result<Vec<sql::PartitionKeys>> {
-        let rows = self.client.query(sql::KEY_TABLES, &[&table]).await?;
+        let rows = self.client.query(sql::KEY_TABLES, &[&table, &self.trust]).await?;
         let keys = |row: &tokio_postgres::Row| sql::PartitionKeys {
             trigger: Ident::new(row.get::<_, &str>(0)),
             table: QualifiedName::new(row.get::<_, &str>(1), row.get::<_, &str>(2)),
         };
         Ok(rows.iter().map(keys).collect())
+    }
+
+    /// Creates the triggers for TRUNCATE that partitions which were created or attached by hand lack.
+    async fn watch(&self, layout: &Layout) -> Result<()> {
+        for keys in self.key_tables(layout.oid).await? {
+            let trigger = keys.trigger.as_str();
+            for row in self.client.query(key_table::NOT_WATCHED, &[&layout.oid, &trigger]).await? {
+                let name = QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
+                let lock_retry = self.lock_retry(vec![name.clone()]);
+                let attempt = async || {
+                    transaction(self.client, READ_COMMITTED, async |client| {
+                        lock_retry.begin(client, &sql::first_lock(&name)).await?;
+                        all(client, &keys.watch(&name)).await
+                    })
+                    .await
+                };
+                let what = format!("create trigger {trigger} of {}", name.plain());
+                lock_retry.run(&what, || self.check_stop(), attempt).await?;
+                let partition = name.plain();
+                self.events.note(MaintainNote::TriggerCreated { trigger: trigger.to_owned(), partition });
+            }
+        }
+        Ok(())
     }
 
     /// The current time, if the partition column has a time or date type.

@@ -8,7 +8,7 @@ use crate::model::maintained::Maintained;
 use crate::model::partition::{Bound, Range, horizon};
 use crate::model::untrusted_code::Access;
 use crate::pg::catalog;
-use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::transaction::{READ_COMMITTED, transaction};
 use crate::pg::untrusted_code::untrusted_owner;
 use crate::phase::job::locks::LockRetry;
 use crate::plan::RetentionAction;
@@ -124,7 +124,7 @@ impl Maintenance<'_> {
                 lock_retry.begin(client, &sql::first_lock(&layout.table)).await?;
                 client.batch_execute(&sql::without_writers(&part.name)).await?;
                 for keys in keys {
-                    all(client, &keys.release(&part.name)).await?;
+                    client.batch_execute(&keys.release(&part.name)).await?;
                 }
                 Ok(client.batch_execute(&detach).await?)
             })

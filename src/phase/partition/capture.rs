@@ -84,7 +84,7 @@ pub async fn watch_leaves(context: &PartitionJob) -> Result<()> {
         let leaf = QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
         let mut statements = vec![locks_sql::bound(context.plan.lock_timeout().as_millis())];
         statements.extend(sql::create_truncate_trigger(&b, &leaf));
-        statements.extend(b.key_tables.iter().flat_map(|k| triggers::on_leaf(k, &leaf)));
+        statements.extend(b.key_tables.iter().flat_map(|k| triggers::on_attached(k, &leaf)));
         context
             .retrying(&format!("create the trigger for TRUNCATE on {}", leaf.plain()), async || {
                 transaction(&context.control, READ_COMMITTED, async |client| all(client, &statements).await)

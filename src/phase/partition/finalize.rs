@@ -105,7 +105,10 @@ impl Ending {
         let (mut key_tables, mut key_functions) = (Vec::new(), Vec::new());
         let given_to_owner = match direction {
             Direction::Forward => Vec::new(),
-            Direction::Reverse => b.key_tables.iter().flat_map(|k| key_table::to_owner(&b, k)).collect(),
+            Direction::Reverse => {
+                let table = in_use_now.as_ref().unwrap_or(&names.source);
+                b.key_tables.iter().flat_map(|k| key_table::to_owner(&b, k, table)).collect()
+            }
         };
         // After a swap, they belong to the partitioned table.
         if direction == Direction::Forward {

@@ -5,20 +5,18 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key_table::KeyTable;
+use crate::model::number;
 use crate::model::objects::Role;
 use crate::model::untrusted_code::Access;
 use crate::pg::catalog::{self, Leaf};
-use crate::pg::objects as pg;
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{objects as pg, preflight};
 use crate::phase::job::meter::Meter;
 use crate::phase::job::workers;
 use crate::phase::partition::{PartitionJob, scrub};
 use crate::sql::key_table::{self as sql, triggers};
-
-/// The number of keys that an error names.
-const NAMED: u32 = 5;
 
 /// Builds the key tables that do not exist yet. The target is not written meanwhile.
 ///
@@ -167,11 +165,24 @@ pub async fn compare(context: &PartitionJob) -> Result<()> {
             return Err(missing("it does not exist"));
         };
         owned(context, k, own).await?;
+        let children =
+            preflight::untrusted_children(client, &[b.table.oid, own], oid, context.plan.trust()).await?;
+        if let Some(child) = children.iter().find(|child| is_of(k, &child.index)) {
+            return Err(Error::failed(child.message(&k.name)).hint(child.hint()));
+        }
         let (found, disabled) = triggers_of(context, k, oid).await?;
         if found != triggers::on_table(&b, k) || disabled > 0 {
             return Err(missing(
                 "triggers of the key table were dropped or disabled, or are not enabled as ALWAYS",
             ));
+        }
+        let name = triggers::on_truncate(k);
+        if let Some(row) = client.query(sql::NOT_WATCHED, &[&oid, &name.as_str()]).await?.first() {
+            let partition = QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
+            let what = format!("partition {} has no trigger {}", partition.plain(), name.as_str());
+            let hint =
+                format!("a partition was attached by hand: create its trigger with {}", repair(k, &table));
+            return Err(missing(&what).hint(hint));
         }
         transaction(client, READ_COMMITTED, async |client| {
             context.check_untrusted_code(client, std::slice::from_ref(&table), Access::Copies).await?;
@@ -180,25 +191,38 @@ pub async fn compare(context: &PartitionJob) -> Result<()> {
             if side(0) == side(2) {
                 return Ok(());
             }
-            let rows = client.query(&sql::differences(k, &table, NAMED), &[]).await?;
-            let named: Vec<String> = rows
-                .iter()
-                .map(|row| format!("{} only in the {}", row.get::<_, &str>(1), row.get::<_, &str>(0)))
-                .collect();
-            Err(differ(context, k, &table, &named))
+            let counts = client.query_one(&sql::differences(k, &table), &[]).await?;
+            Err(differ(context, k, &table, counts.get(0), counts.get(1)))
         })
         .await?;
     }
     Ok(())
 }
 
-fn differ(context: &PartitionJob, k: &KeyTable, table: &QualifiedName, named: &[String]) -> Error {
+fn differ(
+    context: &PartitionJob,
+    k: &KeyTable,
+    table: &QualifiedName,
+    only_table: i64,
+    only_keys: i64,
+) -> Error {
+    let keys = |n: i64| number::counted(n.unsigned_abs(), "key");
     Error::new(Kind::Differs, format!("key table {} and {} do not have the same keys", k.name.plain(), table.plain()))
-        .cause(format!("among them: {}", named.join("; ")))
+        .cause(format!("{} only in the table, {} only in the key table", keys(only_table), keys(only_keys)))
         .hint(format!(
-            "rows were written while triggers were disabled, or a partition was attached or detached by hand: add its keys \
-             with {0}_add or remove them with {0}_remove; or {1}",
-            k.name.plain(),
+            "rows were written while triggers were disabled, or a partition was attached or detached by hand: correct the key \
+             table with {}; or {}",
+            repair(k, table),
             context.way_out()
         ))
+}
+
+/// Whether an index is the one whose place the key table takes, or the key table's own.
+fn is_of(k: &KeyTable, index: &Ident) -> bool {
+    *index == k.index || *index == sql::waiting(k)
+}
+
+/// The statement that makes a key table match its table again.
+fn repair(k: &KeyTable, table: &QualifiedName) -> String {
+    format!("`select {}_repair('{}'::regclass)`", k.name.plain(), table.plain())
 }

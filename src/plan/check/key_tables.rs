@@ -1,7 +1,7 @@
 //! Decides which unique indexes get a key table, and reports what follows from it.
 
 use super::{Found, Report, nearest};
-use crate::model::ident::{Ident, plain, plain_list};
+use crate::model::ident::{Ident, QualifiedName, plain, plain_list};
 use crate::model::key_table::{self, KeyTable, UniqueIndex};
 use crate::model::table::{ForeignKey, Index, Table, Trigger};
 use crate::plan::{IncomingKeys, KeepUnique, Partitioning};
@@ -18,6 +18,46 @@ pub struct UniqueFacts {
     pub indexes: Vec<UniqueIndex>,
     /// Foreign keys that reference the table and whose name another constraint in their schema also has.
     pub ambiguous: Vec<Ident>,
+    /// Tables that reference the table and whose owners are not trusted.
+    pub untrusted: Vec<UntrustedChild>,
+    /// Whether the owner of the table has USAGE on its schema.
+    pub owner_has_usage: bool,
+}
+
+/// A table whose AFTER triggers would run with the rights of a role that does not trust its owner.
+#[derive(Debug, Clone)]
+pub struct UntrustedChild {
+    /// The unique index of the referenced table.
+    pub index: Ident,
+    /// The table, or a partition of it.
+    pub table: QualifiedName,
+    /// Its owner.
+    pub owner: String,
+    /// The role with whose rights its triggers would run.
+    pub role: String,
+}
+
+impl UntrustedChild {
+    /// What the owner could do.
+    pub fn message(&self, key_table: &QualifiedName) -> String {
+        format!(
+            "the triggers of {} would run with the rights of role {} when key table {} deletes or updates a referenced \
+             key, and its owner {} is not trusted",
+            self.table.plain(),
+            plain(&self.role),
+            key_table.plain(),
+            plain(&self.owner)
+        )
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        format!(
+            "list {} in `trust`, or run the job as the owner of the tables; PostgreSQL 18 and later do not run triggers \
+             in this way",
+            plain(&self.owner)
+        )
+    }
 }
 
 /// Returns the key tables of the plan.
@@ -38,6 +78,7 @@ pub(super) fn check(
         match of_index(plan, found, index) {
             Ok(k) => {
                 kept(report, plan, found, index, &k);
+                rights(report, plan, found, index, &k);
                 all.push(k);
             }
             Err(why) => report.error(
@@ -138,6 +179,30 @@ fn unknown(report: &mut Report, table: &Table, names: &[String]) {
     }
 }
 
+/// Reports roles that would have too many rights, or too few.
+fn rights(report: &mut Report, plan: &Partitioning, found: &Found, index: &Index, k: &KeyTable) {
+    let table = &found.table;
+    if references(plan, table, index).next().is_some() {
+        for child in found.keys.untrusted.iter().filter(|child| child.index == index.name) {
+            report.error("key_table_trust", child.table.plain(), child.message(&k.name), child.hint());
+        }
+    }
+    if !found.keys.owner_has_usage {
+        let (schema, owner) = (plain(table.name.schema.as_str()), plain(table.owner.as_str()));
+        report.error(
+            "key_table_usage",
+            &owner,
+            format!(
+                "after finalize, the functions of key table {} run as {owner}, the owner of {}, which lacks USAGE on \
+                 schema {schema}: every write would fail",
+                k.name.plain(),
+                table.name.plain()
+            ),
+            format!("grant usage on schema {schema} to {owner}"),
+        );
+    }
+}
+
 /// Reports that a key table keeps a unique index, and what it costs.
 fn kept(report: &mut Report, plan: &Partitioning, found: &Found, index: &Index, k: &KeyTable) {
     let (name, keys) = (plain(index.name.as_str()), k.name.plain());
@@ -190,6 +255,20 @@ fn kept(report: &mut Report, plan: &Partitioning, found: &Found, index: &Index, 
 
 /// Reports a constraint that the deferral of foreign keys changes.
 pub(super) fn deferrals(report: &mut Report, key: &ForeignKey) {
+    if key.table == key.references && key.definition.to_ascii_uppercase().contains("ON UPDATE CASCADE") {
+        let name = plain(key.name.as_str());
+        report.warning(
+            "key_table_cascade",
+            &name,
+            format!(
+                "foreign key {name} of {} references its own table ON UPDATE CASCADE: with a key table, an UPDATE that \
+                 changes the referenced key and moves the row to another partition fails if it also reaches a row that \
+                 references it",
+                key.table.plain()
+            ),
+            "change the key and the partition column in two statements",
+        );
+    }
     if key_table::is_deferrable(key) && !key.definition.to_ascii_uppercase().contains("INITIALLY DEFERRED") {
         let name = plain(key.name.as_str());
         report.warning(

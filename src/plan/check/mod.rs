@@ -41,7 +41,7 @@ pub use facts::{
     Values,
 };
 pub use finishing::{FinishTrial, Referenced, Standing};
-pub use key_tables::UniqueFacts;
+pub use key_tables::{UniqueFacts, UntrustedChild};
 pub use named::{Named, named};
 pub use retype::{ColumnFacts, Rehearsal, rehearsed, retype};
 pub use sampled::{sample_untried, sampled};

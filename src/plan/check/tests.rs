@@ -86,8 +86,9 @@ pub(in crate::plan) fn unique_facts(table: &Table) -> UniqueFacts {
         index: i.name.clone(),
         columns: i.columns.iter().flatten().map(column).collect(),
         condition: None,
+        of_table: Vec::new(),
     });
-    UniqueFacts { indexes: unique.collect(), ambiguous: Vec::new() }
+    UniqueFacts { indexes: unique.collect(), owner_has_usage: true, ..UniqueFacts::default() }
 }
 
 fn found(facts: &mut Facts) -> &mut Found {

@@ -251,6 +251,7 @@ fn other_notes() -> Vec<Note> {
             expired(true),
             MaintainNote::PartitionDetached { partition: partition.clone(), range: range.clone() },
             MaintainNote::PartitionDropped { partition: partition.clone(), range: range.clone() },
+            MaintainNote::TriggerCreated { trigger: "!pgstrata_truncate_t_pkey".into(), partition: t() },
             MaintainNote::TableAnalyzed { table: t() },
         ]
         .map(Note::from),

@@ -169,6 +169,9 @@ fn maintain(note: &MaintainNote) -> String {
         MaintainNote::PartitionDropped { partition, range } => {
             format!("dropped partition {partition} for {range}")
         }
+        MaintainNote::TriggerCreated { trigger, partition } => {
+            format!("created trigger {trigger} of {partition}, which was created or attached by hand")
+        }
         MaintainNote::TableAnalyzed { table } => format!("analyzed {table}"),
     }
 }

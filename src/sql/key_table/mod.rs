@@ -2,10 +2,11 @@
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, QualifiedName, literal};
-use crate::model::key_table::{KeyTable, MOVING};
+use crate::model::key_table::{FORMER, KeyTable, MOVING};
 
-use super::prepare::{grant, revoke};
-use super::{strip, with_operators};
+use super::prepare::revoke;
+use super::trust::is_trusted;
+use super::{dollar_quoted, strip, with_operators};
 
 mod functions;
 mod partitions;
@@ -16,13 +17,19 @@ pub mod triggers;
 pub const UNIQUE_INDEXES: &str = "select coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
   'index', i.relname,
   'condition', pg_catalog.pg_get_expr(x.indpred, x.indrelid),
+  'of_table', (
+    select pg_catalog.json_agg(pg_catalog.json_build_object('name', a.attname,
+      'sql_type', pg_catalog.format('%I.%I', n.nspname, t.typname)) order by a.attnum)
+    from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
+      join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+    where a.attrelid = x.indrelid and a.attnum > 0 and not a.attisdropped),
   'columns', (
     select pg_catalog.json_agg(pg_catalog.json_build_object(
       'column', a.attname,
       'expression', pg_catalog.pg_get_indexdef(i.oid, k.place::integer, false),
       'sql_type', case when a.attname is null then pg_catalog.format_type(own.atttypid, own.atttypmod)
         else pg_catalog.format_type(a.atttypid, a.atttypmod) end,
-      'collation', case when k.coll <> 0 and k.coll <> t.typcollation then (
+      'collation', case when k.coll <> 0 and (k.coll <> t.typcollation or k.coll is distinct from a.attcollation) then (
         select pg_catalog.format('%I.%I', n.nspname, c.collname) from pg_catalog.pg_collation c
           join pg_catalog.pg_namespace n on n.oid = c.collnamespace where c.oid = k.coll) end,
       'composite', b.typtype = 'c' or b.typtype = 'd' and t.typtype = 'c',
@@ -63,37 +70,95 @@ pub fn create(b: &Blueprint, k: &KeyTable) -> Vec<String> {
         format!("    {} {}{collate}{not_null}", c.name, c.sql_type)
     };
     let mut columns: Vec<String> = k.columns.iter().map(column).collect();
-    if k.keeps_moves {
-        columns.push(format!("    {MOVING} text"));
-    }
-    let moving = Ident::new(MOVING);
+    let marks = k.keeps_moves.then(|| [MOVING, FORMER].map(Ident::new));
+    columns.extend(marks.iter().flatten().map(|mark| format!("    {mark} text")));
     let unlogged = if b.table.persistence == "u" { "unlogged " } else { "" };
     let mut all = vec![
         format!("create {unlogged}table {} (\n{}\n)", k.name, columns.join(",\n")),
-        strip::strip(&k.name, k.columns.iter().map(|c| &c.name).chain(k.keeps_moves.then_some(&moving)), []),
+        strip::strip(&k.name, k.columns.iter().map(|c| &c.name).chain(marks.iter().flatten()), []),
         revoke(&k.name),
     ];
-    // A role that may create a foreign key to the table may create one to the key table.
-    let references = b.table.grants.iter().filter(|g| g.privilege == "REFERENCES");
-    all.extend(
-        references
-            .filter(|g| g.column.is_none() && g.grantor == b.table.owner)
-            .flat_map(|g| grant(&b.table.owner, &k.name, g)),
-    );
     let of = format!("Keys of {}: enforces {}.", b.table.name.plain(), k.index.as_str());
     all.push(format!("comment on table {} is {}", k.name, literal(&of)));
     all.extend(triggers::functions(b, k));
     all
 }
 
-/// Gives the key table and its functions to the owner of the table. During the job, they belong to its role, so that no
-/// other role can make the job run other code.
-pub fn to_owner(b: &Blueprint, k: &KeyTable) -> Vec<String> {
-    let functions = triggers::signatures(b, k).into_iter();
-    let functions =
-        functions.map(|signature| format!("alter function {signature} owner to {}", b.table.owner));
-    std::iter::once(format!("alter table {} owner to {}", k.name, b.table.owner)).chain(functions).collect()
+/// Gives the key table and its functions to the owner of the table, `table` being its name. During the job, they belong
+/// to its role, so that no other role can make the job run other code.
+///
+/// A role that may create a foreign key to the table may create one to the key table, but not before PostgreSQL 18:
+/// AFTER triggers of the referencing table would run with the rights of the owner of the key table.
+pub fn to_owner(b: &Blueprint, k: &KeyTable, table: &QualifiedName) -> Vec<String> {
+    let functions: Vec<String> = triggers::signatures(b, k)
+        .into_iter()
+        .map(|signature| {
+            format!(
+                "  execute format({}, owner);",
+                literal(&format!("alter function {} owner to %s", escaped(&signature)))
+            )
+        })
+        .collect();
+    let body = format!(
+        "declare
+  owner regrole := (select relowner from pg_catalog.pg_class where oid = {of}::regclass);
+  may record;
+begin
+  if not pg_catalog.has_schema_privilege(owner, {schema}, 'USAGE') then
+    raise exception 'role % lacks USAGE on schema %', owner, {schema} using errcode = '42501',
+      hint = 'every write would fail, because the functions of the key tables run as that role: grant it USAGE on the schema';
+  end if;
+  execute format({own}, owner);
+{functions}
+  for may in
+    select x.grantee, x.is_grantable from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x
+    where c.oid = {of}::regclass and x.privilege_type = 'REFERENCES' and x.grantor = c.relowner and x.grantee <> c.relowner
+      and pg_catalog.current_setting('server_version_num')::integer >= 180000
+  loop
+    execute format({references}, case may.grantee when 0 then 'public' else may.grantee::regrole::text end,
+      case when may.is_grantable then ' with grant option' else '' end);
+  end loop;
+end",
+        of = literal(&table.to_string()),
+        schema = literal(table.schema.as_str()),
+        own = literal(&format!("alter table {} owner to %s", escaped(&k.name.to_string()))),
+        functions = functions.join("\n"),
+        references = literal(&format!("grant references on {} to %s%s", escaped(&k.name.to_string()))),
+    );
+    vec![format!("do {}", dollar_quoted(&body))]
 }
+
+/// Text for the function `format`.
+fn escaped(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+/// The tables that reference one of the relations `$1`, and their partitions, whose owners could run code with more rights
+/// than they have: the referenced index, the table, its owner, and the role. Before PostgreSQL 18, AFTER triggers of these tables run as the
+/// owner of the key table when a foreign key changes or deletes their rows: first the job's role, later the owner of
+/// the table `$2`. `$3` lists the roles that the plan trusts.
+pub const UNTRUSTED_CHILDREN: &str = concat!(
+    "with children as (
+  select distinct i.relname as index, coalesce(p.relid, k.conrelid) as oid
+  from pg_catalog.pg_constraint k join pg_catalog.pg_class i on i.oid = k.conindid
+    left join lateral pg_catalog.pg_partition_tree(k.conrelid) p on true
+  where k.contype = 'f' and k.confrelid = any ($1) and k.conparentid = 0 and k.conrelid <> $2)
+select index::text, n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text,
+  case when u.by_job then session_user else pg_catalog.pg_get_userbyid(t.relowner) end::text
+from children join pg_catalog.pg_class c using (oid) join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  join pg_catalog.pg_class t on t.oid = $2,
+  lateral (select not ",
+    is_trusted!("c.relowner", "session_user", "$3"),
+    ") u (by_job),
+  lateral (select not ",
+    is_trusted!("c.relowner", "t.relowner", "$3"),
+    ") o (by_owner)
+where pg_catalog.current_setting('server_version_num')::integer < 180000 and (u.by_job or o.by_owner)
+order by 1, 2, 3"
+);
+
+/// Whether the owner of the relation with oid `$1` has USAGE on its schema.
+pub const OWNER_HAS_USAGE: &str = "select pg_catalog.has_schema_privilege(relowner, relnamespace, 'USAGE') from pg_catalog.pg_class where oid = $1";
 
 /// Drops the key table and its functions.
 pub fn drop(b: &Blueprint, k: &KeyTable) -> Vec<String> {
@@ -184,17 +249,25 @@ pub fn compare(k: &KeyTable, table: &QualifiedName) -> String {
     )
 }
 
-/// Keys that only one side has, at most `limit`, as text, with the side: `table` or `key table`.
-pub fn differences(k: &KeyTable, table: &QualifiedName, limit: u32) -> String {
+/// The number of keys that only the table has, and of those that only the key table has.
+pub fn differences(k: &KeyTable, table: &QualifiedName) -> String {
     let own: Vec<String> = k.columns.iter().map(|c| format!("k.{}", c.name)).collect();
     let of_key = format!("select row({})::text from {} k", own.join(", "), k.name);
     let of_table =
         format!("select row({})::text from {table} x where {}", k.values("x").join(", "), k.has_key("x"));
     format!(
-        "(select 'table', v from ({of_table} except all {of_key}) d (v) limit {limit})\nunion all\n\
-         (select 'key table', v from ({of_key} except all {of_table}) d (v) limit {limit})"
+        "select (select count(*) from ({of_table} except all {of_key}) d), \
+         (select count(*) from ({of_key} except all {of_table}) d)"
     )
 }
+
+/// The partitions of the relation with oid `$1` that lack the trigger `$2` for TRUNCATE: schema and name.
+pub const NOT_WATCHED: &str = "select n.nspname::text, c.relname::text
+from pg_catalog.pg_partition_tree($1::oid::regclass) p join pg_catalog.pg_class c on c.oid = p.relid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where p.isleaf and not exists (
+  select from pg_catalog.pg_trigger t where t.tgrelid = p.relid and t.tgname = $2::text)
+order by 1, 2";
 
 /// The triggers that call the functions `$3` in schema `$2`: the number of those of the relation with oid `$1`, and the
 /// number of those of it and its partitions that are not enabled as ALWAYS.
@@ -219,7 +292,8 @@ mod tests {
         all.extend(complete(&b, &k, &[leaf]));
         all.push(rename(&k, Direction::Forward));
         all.push(compare(&k, &b.table.name));
-        all.push(differences(&k, &b.table.name, 10));
+        all.push(differences(&k, &b.table.name));
+        all.extend(to_owner(&b, &k, &b.table.name));
         insta::assert_snapshot!(all.join(";\n\n"));
     }
 

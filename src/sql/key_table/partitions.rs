@@ -1,57 +1,89 @@
 //! The functions of a key table for whole partitions: TRUNCATE, and partitions that are attached or detached. They are
 //! rarely called, so they have a fixed search path.
+//!
+//! Each of them deletes the keys that its snapshot shows, so each needs a snapshot that is taken after its lock: that of
+//! a statement in READ COMMITTED.
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::literal;
 use crate::model::key_table::KeyTable;
 use crate::sql::{dollar_quoted, operators_path};
 
+use super::escaped;
 use super::functions::{ADDING, function};
+use super::triggers::on_truncate;
 
-/// Removes the keys of truncated rows. TRUNCATE of the table fires its trigger first, then those of its partitions. Rows
-/// that reference the table prevent it, as they would if they referenced the table itself.
+/// Removes the keys of truncated rows. TRUNCATE of the table fires its trigger first, then those of its partitions.
+/// Tables that reference the key table prevent it, as they would if they referenced the table itself, unless they are
+/// truncated by the same command: then they have no pages. Their rows are not read.
 pub(super) fn truncate(b: &Blueprint, k: &KeyTable) -> String {
-    let escaped = |text: &str| text.replace('%', "%%");
-    let without_row = format!(
-        "delete from {} key where not exists (select from %s x where {} and {})",
-        escaped(&k.name.to_string()),
-        escaped(&k.has_key("x")),
-        escaped(&k.matches("key", &k.values("x")))
-    );
     let body = format!(
         "declare
+  root regclass := pg_partition_root(tg_relid);
   referencing regclass;
-  found_rows boolean;
+  rest text;
 begin
-  -- A detached partition keeps this trigger.
-  if not exists (select from pg_class where oid = tg_relid and (relkind = 'p' or relispartition)) then
+  -- A detached partition may still have this trigger.
+  if root is null then
     return null;
   end if;
   for referencing in
     select conrelid from pg_constraint where confrelid = {name}::regclass and contype = 'f' and conparentid = 0
   loop
-    found_rows := true;
-    if has_table_privilege(referencing, 'select') then
-      execute format('select exists (select from %s)', referencing) into found_rows;
-    end if;
-    if found_rows then
+    if pg_relation_size(referencing) + coalesce((select sum(pg_relation_size(relid)) from pg_partition_tree(referencing)), 0) > 0 then
       raise exception 'cannot truncate a table referenced in a foreign key constraint' using errcode = '0A000',
         detail = format('Table %s references %s.', referencing, tg_relid::regclass),
         hint = format('Truncate table %s at the same time.', referencing);
     end if;
   end loop;
-  if (select relkind = 'p' from pg_class where oid = tg_relid) then
-    delete from {};
-  else
-    execute format({}, (select inhparent::regclass from pg_inherits where inhrelid = tg_relid));
+  if referencing is null and root = tg_relid then
+    truncate {table};
   end if;
+  -- Whether it is empty, whatever the snapshot shows.
+  if pg_relation_size({name}::regclass) = 0 then
+    return null;
+  end if;
+{read_committed}
+  if root = tg_relid then
+    delete from {table};
+    return null;
+  end if;
+  -- The partitions themselves are read, because row security policies apply to the partitioned table.
+  select string_agg(format({of_rest}, relid::regclass), ' union all ') into rest from pg_partition_tree(root)
+  where isleaf and relid not in (select relid from pg_partition_tree(tg_relid));
+  execute {delete} || case when rest is null then '' else format({unless}, rest) end;
   return null;
 end",
-        k.name,
-        literal(&without_row),
         name = literal(&k.name.to_string()),
+        table = k.name,
+        read_committed = read_committed("TRUNCATE"),
+        of_rest = literal(&format!(
+            "select {} from only %s x where {}",
+            escaped(&k.values("x").join(", ")),
+            escaped(&k.has_key("x"))
+        )),
+        delete = literal(&format!("delete from {} key", k.name)),
+        unless = literal(&format!(
+            " where not exists (select from (%s) x ({}) where {})",
+            escaped(&places(k).join(", ")),
+            escaped(&k.matches("key", &places(k).iter().map(|place| format!("x.{place}")).collect::<Vec<_>>()))
+        )),
     );
     with_fixed_path(b, &format!("{}()", function(k, "truncate")), "trigger", &body)
+}
+
+/// Names for the values of a key.
+fn places(k: &KeyTable) -> Vec<String> {
+    (1..=k.columns.len()).map(|place| format!("v{place}")).collect()
+}
+
+/// Fails in another isolation level than READ COMMITTED.
+fn read_committed(what: &str) -> String {
+    format!(
+        "  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception '{what} needs isolation level READ COMMITTED, because the table has a key table' using errcode = '0A000';
+  end if;"
+    )
 }
 
 /// Creates a function that is rarely called, with a fixed search path.
@@ -64,45 +96,117 @@ fn with_fixed_path(b: &Blueprint, signature: &str, returns: &str, body: &str) ->
     )
 }
 
+fn insert(k: &KeyTable, from: &str) -> String {
+    let columns: Vec<String> = k.columns.iter().map(|c| c.name.to_string()).collect();
+    let insert =
+        format!("insert into {} ({}) select {} from ", k.name, columns.join(", "), k.values("x").join(", "));
+    format!("{}{from} x where {}", escaped(&insert), escaped(&k.has_key("x")))
+}
+
+/// Statements that create the TRUNCATE trigger of a partition again.
+fn watch(k: &KeyTable, partition: &str) -> String {
+    let trigger = on_truncate(k);
+    let statements = [
+        format!("drop trigger if exists {trigger} on %1$s"),
+        format!(
+            "create trigger {trigger} after truncate on %1$s for each statement execute function {}()",
+            function(k, "truncate")
+        ),
+        format!("alter table %1$s enable always trigger {trigger}"),
+    ];
+    format!(
+        "execute format({}, {partition});",
+        literal(
+            &statements
+                .map(|one| one.replace("%1$s", "\u{1}").replace('%', "%%").replace('\u{1}', "%1$s"))
+                .join("; ")
+        )
+    )
+}
+
 /// Adds the keys of a table that is about to be attached as a partition, and returns their number.
 pub(super) fn add(b: &Blueprint, k: &KeyTable) -> String {
-    let columns: Vec<String> = k.columns.iter().map(|c| c.name.to_string()).collect();
-    let insert = [
-        format!(
-            "insert into {} ({}) select {} from only ",
-            k.name,
-            columns.join(", "),
-            k.values("x").join(", ")
-        ),
-        format!(" x where {}", k.has_key("x")),
-    ];
-    of_partition(b, k, "add", &insert)
+    of_partition(b, k, "add", &insert(k, "only %s"), &watch(k, "$1"))
 }
 
 /// Removes the keys of a partition that is about to be detached or dropped, and returns their number. The actions of
 /// foreign keys apply as for a DELETE of its rows.
 pub(super) fn remove(b: &Blueprint, k: &KeyTable) -> String {
-    let delete = [
-        format!("delete from {} key using only ", k.name),
-        format!(" x where {} and {}", k.has_key("x"), k.matches("key", &k.values("x"))),
-    ];
-    of_partition(b, k, "remove", &delete)
+    let delete = format!(
+        "{}only %s x where {} and {}",
+        escaped(&format!("delete from {} key using ", k.name)),
+        escaped(&k.has_key("x")),
+        escaped(&k.matches("key", &k.values("x")))
+    );
+    let forget = format!(
+        "execute format({}, $1);",
+        literal(&format!("drop trigger if exists {} on %s", escaped(&on_truncate(k).to_string())))
+    );
+    of_partition(b, k, "remove", &delete, &forget)
 }
 
-/// A function that executes a statement for a partition, whose name is between the two parts of the statement.
-fn of_partition(b: &Blueprint, k: &KeyTable, what: &str, [before, after]: &[String; 2]) -> String {
-    let escaped = |text: &str| text.replace('%', "%%");
+/// A function that executes a statement for a partition, and then another one.
+fn of_partition(b: &Blueprint, k: &KeyTable, what: &str, statement: &str, then: &str) -> String {
     let body = format!(
         "declare
   n bigint;
 begin
+{}
+  execute format('lock table only %s in share row exclusive mode', $1);
   perform set_config('{ADDING}', 'on', true);
   execute format({}, $1);
   get diagnostics n = row_count;
   perform set_config('{ADDING}', '', true);
+  {then}
   return n;
 end",
-        literal(&format!("{}%s{}", escaped(before), escaped(after)))
+        read_committed("this function"),
+        literal(statement)
     );
     with_fixed_path(b, &format!("{}(regclass)", function(k, what)), "bigint", &body)
+}
+
+/// Makes the key table match the partitioned table again: deletes keys that no row has, adds those that are missing, and
+/// the triggers of partitions that have none. Returns the number of keys. Rows cannot be written meanwhile.
+pub(super) fn repair(b: &Blueprint, k: &KeyTable) -> String {
+    let matches = escaped(&k.matches("key", &k.values("x")));
+    let stale = format!(
+        "{}%s x where {} and {matches})",
+        escaped(&format!("delete from {} key where not exists (select from ", k.name)),
+        escaped(&k.has_key("x")),
+    );
+    let missing = format!(
+        "{} and not exists (select from {} key where {matches})",
+        insert(k, "%s"),
+        escaped(&k.name.to_string())
+    );
+    let body = format!(
+        "declare
+  leaf regclass;
+  n bigint;
+  deleted bigint;
+begin
+{}
+  execute format('lock table %s in share row exclusive mode', $1);
+  perform set_config('{ADDING}', 'on', true);
+  execute format({}, $1);
+  get diagnostics deleted = row_count;
+  execute format({}, $1);
+  get diagnostics n = row_count;
+  perform set_config('{ADDING}', '', true);
+  for leaf in
+    select relid from pg_partition_tree($1) p
+    where isleaf and not exists (select from pg_trigger where tgrelid = relid and tgname = {})
+  loop
+    {}
+  end loop;
+  return n + deleted;
+end",
+        read_committed("this function"),
+        literal(&stale),
+        literal(&missing),
+        literal(on_truncate(k).as_str()),
+        watch(k, "leaf"),
+    );
+    with_fixed_path(b, &format!("{}(regclass)", function(k, "repair")), "bigint", &body)
 }

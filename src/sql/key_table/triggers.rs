@@ -1,8 +1,9 @@
 //! The functions and triggers that keep a key table in sync with the partitioned table.
 //!
-//! They outlive the job. Functions run as the owner of the table, with the search path of the caller (a fixed one would
-//! cost 3 us a call), so every operator is qualified. Functions that evaluate expressions of the index have a fixed
-//! search path.
+//! They outlive the job. Functions run as their owner (the job's role, after finalize the owner of the table), with the
+//! search path of the caller (a fixed one would cost 3 us a call), so every operator is qualified. Functions that
+//! evaluate expressions of the index have a fixed search path. No function evaluates an expression of another role's
+//! table, or converts a value to another type.
 //!
 //! AFTER ROW triggers follow the rows in physical order, so that a statement can insert a row and rows that reference it.
 //! Names that begin with `!` sort before, and those that begin with `~` after those of other triggers.
@@ -16,9 +17,9 @@
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, QualifiedName};
-use crate::model::key_table::{KeyTable, MOVING, is_deferrable};
+use crate::model::key_table::{FORMER, KeyTable, MOVING, is_deferrable};
 
-use super::functions::{ADDING, function};
+use super::functions::{ADDING, function, same_types};
 use super::partitions;
 use crate::sql::{close_signature, dollar_quoted, operators_path, with_operators};
 
@@ -37,7 +38,7 @@ pub fn signatures(b: &Blueprint, k: &KeyTable) -> Vec<String> {
 fn named(b: &Blueprint, k: &KeyTable) -> Vec<(QualifiedName, String)> {
     let mut all: Vec<(QualifiedName, String)> =
         ["follow", "guard", "truncate"].map(|what| (function(k, what), String::new())).to_vec();
-    all.extend(["add", "remove"].map(|what| (function(k, what), "regclass".to_owned())));
+    all.extend(["add", "remove", "repair"].map(|what| (function(k, what), "regclass".to_owned())));
     if k.keeps_moves {
         all.extend(["note_move", "end_move"].map(|what| (function(k, what), String::new())));
         all.extend(["is_delete", "is_update"].map(|what| (function(k, what), "oid, tid".to_owned())));
@@ -63,6 +64,7 @@ pub fn functions(b: &Blueprint, k: &KeyTable) -> Vec<String> {
         guard(b, k),
         partitions::add(b, k),
         partitions::remove(b, k),
+        partitions::repair(b, k),
         partitions::truncate(b, k),
     ];
     if k.keeps_moves {
@@ -96,6 +98,15 @@ fn definer(b: &Blueprint, k: &KeyTable, what: &str, arguments: &str, returns: &s
     )
 }
 
+/// A trigger function that runs as the role that writes.
+fn invoker(k: &KeyTable, what: &str, body: &str) -> String {
+    format!(
+        "create function {}() returns trigger language plpgsql\nas {}",
+        function(k, what),
+        dollar_quoted(body)
+    )
+}
+
 /// The condition that selects the key of a row. Of duplicates, which a deferred constraint allows, it selects one.
 fn one(k: &KeyTable, row: &str) -> String {
     let matches = k.matches("key", &k.values(row));
@@ -122,10 +133,14 @@ fn follow(b: &Blueprint, k: &KeyTable) -> String {
     let update = format!("update {} key set {} where {}", k.name, assignments(k), one(k, "old"));
     let body = format!(
         "begin
+  if tg_op {EQUAL} 'DELETE' then
+  {}
+    {delete};
+    return null;
+  end if;
+  {}
   if tg_op {EQUAL} 'INSERT' then
     {insert};
-  elsif tg_op {EQUAL} 'DELETE' then
-    {delete};
   elsif ({had}) and ({has}) then
     {update};
   elsif {had} then
@@ -135,6 +150,8 @@ fn follow(b: &Blueprint, k: &KeyTable) -> String {
   end if;
   return null;
 end",
+        same_types(k, "old"),
+        same_types(k, "new"),
         vanishes(k, &update, &delete),
         insert = insert(k),
     );
@@ -165,11 +182,7 @@ fn guard(_: &Blueprint, k: &KeyTable) -> String {
   return new;
 end"
     );
-    format!(
-        "create function {}() returns trigger language plpgsql\nas {}",
-        function(k, "guard"),
-        dollar_quoted(&body)
-    )
+    invoker(k, "guard", &body)
 }
 
 /// The text that identifies a moving row: the transaction, the partition, the ctid and the trigger depth of the update.
@@ -189,16 +202,26 @@ fn note_move(b: &Blueprint, k: &KeyTable) -> String {
         let update = format!("update {} key set {} where {}", k.name, assignments(k), one(k, "old"));
         format!("  if not ({has}) then\n    {}\n    return new;\n  end if;\n", vanishes(k, &update, ""))
     };
+    let changed = format!(
+        "pg_catalog.record_image_ne(row({}), row({}))",
+        k.values("old").join(", "),
+        k.values("new").join(", ")
+    );
     let body = format!(
         "begin
-{vanishes}  update {} key set {}, {MOVING} = {}
+  {}
+{vanishes}  update {} key set {}, {MOVING} = {},
+    {FORMER} = case when {changed} then row({}, null, null)::{}::pg_catalog.text end
   where {};
   perform pg_catalog.set_config('{SETTING}', 'on', true);
   return new;
 end",
+        same_types(k, "new"),
         k.name,
         assignments(k),
         note("old.tableoid", "old.ctid", OUTER_DEPTH),
+        k.values("old").join(", "),
+        k.name,
         one(k, "old"),
     );
     definer(b, k, "note_move", "", "trigger", &body)
@@ -225,7 +248,7 @@ fn is_insert(b: &Blueprint, k: &KeyTable) -> String {
     let depth = format!("{DEPTH}, '!'");
     let body = format!(
         "begin
-  update {} key set {MOVING} = null
+  update {} key set {MOVING} = null, {FORMER} = null
   where {} and key.{MOVING} operator(pg_catalog.~~) {};
   return not found;
 end",
@@ -240,7 +263,7 @@ end",
 fn is_update(b: &Blueprint, k: &KeyTable) -> String {
     let body = format!(
         "begin
-  update {} key set {MOVING} = null where key.{MOVING} {EQUAL} {};
+  update {} key set {MOVING} = null, {FORMER} = null where key.{MOVING} {EQUAL} {};
   return false;
 end",
         k.name,
@@ -249,26 +272,34 @@ end",
     definer(b, k, "is_update", "oid, tid", "boolean", &body)
 }
 
-/// Removes the notes of rows whose move other triggers prevented, and the keys of rows that they removed.
+/// Removes the notes of rows whose move other triggers prevented, whose keys become what they were, and the keys of rows
+/// that these triggers removed.
 fn end_move(b: &Blueprint, k: &KeyTable) -> String {
+    let restored =
+        |c: &crate::model::key_table::KeyColumn| format!("{0} = (key.{FORMER}::{1}).{0}", c.name, k.name);
+    let restored: Vec<String> = k.columns.iter().map(restored).collect();
     let gone = note("'%'", "'%'", &format!("{OUTER_DEPTH}, '!'"));
     let body = format!(
         "begin
   delete from {name} key where key.{MOVING} operator(pg_catalog.~~) {gone};
-  update {name} key set {MOVING} = null where key.{MOVING} operator(pg_catalog.~~) {};
+  update {name} key set {}, {FORMER} = null
+  where key.{MOVING} operator(pg_catalog.~~) {prevented} and key.{FORMER} is not null;
+  update {name} key set {MOVING} = null where key.{MOVING} operator(pg_catalog.~~) {prevented};
   if pg_catalog.pg_trigger_depth() {EQUAL} 1 then
     perform pg_catalog.set_config('{SETTING}', '', true);
   end if;
   return null;
 end",
-        note("'%'", "'%'", OUTER_DEPTH),
+        restored.join(", "),
+        prevented = note("'%'", "'%'", OUTER_DEPTH),
         name = k.name,
     );
     definer(b, k, "end_move", "", "trigger", &body)
 }
 
 /// Defers the foreign keys that reference the key table to the end of the application's statement, as if they
-/// referenced the table. A foreign key that was dropped, or is not deferrable any more, does not make the statement
+/// referenced the table. Runs as the writer: SET CONSTRAINTS needs no privilege on a table, and fires pending constraint
+/// triggers of other tables. A foreign key that was dropped, or is not deferrable any more, does not make the statement
 /// fail. That needs a subtransaction, which is not used for the checks at the end: they lock rows.
 fn defer(b: &Blueprint, k: &KeyTable) -> String {
     let keys: Vec<String> = b
@@ -309,7 +340,7 @@ end",
             set("immediate"),
         )
     };
-    definer(b, k, "defer", "", "trigger", &body)
+    invoker(k, "defer", &body)
 }
 
 /// A trigger of the key table's functions.
@@ -400,9 +431,20 @@ fn rows(b: &Blueprint, k: &KeyTable, table: &QualifiedName) -> Vec<String> {
     all
 }
 
+/// The name of the TRUNCATE trigger of the table and its partitions.
+pub fn on_truncate(k: &KeyTable) -> Ident {
+    trigger(k, "!truncate")
+}
+
 /// Creates the TRUNCATE trigger of the table, or of a partition, which has the other triggers of its parent.
 pub fn on_leaf(k: &KeyTable, leaf: &QualifiedName) -> Vec<String> {
     always(k, leaf, "!truncate", "after truncate", "for each statement", "truncate").to_vec()
+}
+
+/// Creates the TRUNCATE trigger of a partition that was attached by hand, which may already have it.
+pub fn on_attached(k: &KeyTable, leaf: &QualifiedName) -> Vec<String> {
+    let drop = format!("drop trigger if exists {} on {leaf}", on_truncate(k));
+    std::iter::once(drop).chain(on_leaf(k, leaf)).collect()
 }
 
 fn guards(k: &KeyTable) -> Vec<String> {
