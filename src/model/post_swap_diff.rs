@@ -87,8 +87,12 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     expected
         .referenced_by
         .retain(|key| !own.iter().any(|one| one.name == key.name && one.table == key.table));
-    let to_itself = own.iter().filter(|key| key.table == b.table.name);
-    expected.foreign_keys.extend(to_itself.map(|key| b.key_after(key, Direction::Forward)));
+    for key in &own {
+        let after = b.key_after(key, Direction::Forward);
+        let to_itself = key.table == b.table.name;
+        if to_itself { &mut expected.foreign_keys } else { &mut expected.referenced_by }.push(after);
+    }
+    expected.referenced_by.sort_by(|a, b| (&a.table.name, &a.name).cmp(&(&b.table.name, &b.name)));
     expected.foreign_keys.sort_by(|a, b| a.name.cmp(&b.name));
     let given_up: Vec<&Ident> = b.incoming_dropped.iter().map(|key| &key.name).collect();
     expected.referenced_by.retain(|key| !given_up.contains(&&key.name));

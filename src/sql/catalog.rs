@@ -206,7 +206,7 @@ select pg_catalog.json_build_object(
     select json_agg(json_build_object(
       'name', k.conname,
       'table', json_build_object('schema', rn.nspname, 'name', r.relname),
-      'references', json_build_object('schema', n.nspname, 'name', c.relname),
+      'references', json_build_object('schema', tn.nspname, 'name', t.relname),
       'definition', regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''),
       'validated', k.convalidated,
       'comment', obj_description(k.oid, 'pg_constraint'),
@@ -214,7 +214,13 @@ select pg_catalog.json_build_object(
       'from_partitioned', r.relkind = 'p'
     ) order by r.relname, k.conname)
     from pg_constraint k join pg_class r on r.oid = k.conrelid join pg_namespace rn on rn.oid = r.relnamespace
-    where k.confrelid = c.oid and k.contype = 'f' and k.conparentid = 0), '[]'),
+      join pg_class t on t.oid = k.confrelid join pg_namespace tn on tn.oid = t.relnamespace
+    where k.contype = 'f' and k.conparentid = 0 and (k.confrelid = c.oid or k.confrelid in (
+        -- Key tables; own keys to them are in foreign_keys.
+        select o.oid from pg_trigger g join pg_proc p on p.oid = g.tgfoid
+          join pg_class o on o.relnamespace = p.pronamespace and o.relname::text || '_truncate' = p.proname::text
+        where g.tgrelid = c.oid and starts_with(g.tgname::text, '!pgstrata_truncate_'))
+      and k.conrelid <> c.oid and k.conrelid not in (select relid from pg_partition_tree(c.oid)))), '[]'),
   'grants', coalesce((
     select json_agg(json_build_object(
       'role', case g.grantee when 0 then null else pg_get_userbyid(g.grantee) end,

@@ -6,6 +6,7 @@ use crate::support::checks::{check, errors};
 use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 
 on_oldest_and_newest!(
+    changes_of_referencing_keys_prevent_a_rollback,
     the_owner_of_a_referencing_table_must_be_trusted,
     constraint_triggers_of_others_run_as_the_writer,
     a_column_of_another_type_is_rejected,
@@ -324,4 +325,45 @@ async fn row_security_does_not_hide_keys_from_truncate(version: Version) {
     assert_eq!(outcome(&client, &format!("truncate {leaf}")).await, "ok 0");
     let level = "select (select count(*) from t) - (select count(*) from t_mail_key_keys)";
     assert_eq!(db.count(level).await, 0);
+}
+
+/// A rollback would lose each of these changes, or leave a foreign key on the key table of the inactive table.
+async fn changes_of_referencing_keys_prevent_a_rollback(version: Version) {
+    let children = "create table c (t_id int references t); insert into c values (5)";
+    let roles = Roles::new(version, &format!("{TABLE}; {children}")).await;
+    roles.swapped().await;
+    let db = &roles.db;
+    let add = "add constraint c_t_id_fkey foreign key (t_id) references t_pkey_keys (id)";
+    for (change, undo) in [
+        (
+            "create table m (id int constraint m_fkey references t_pkey_keys (id) on delete cascade)".to_owned(),
+            "drop table m".to_owned(),
+        ),
+        ("alter table c drop constraint c_t_id_fkey".to_owned(), format!("alter table c {add} deferrable")),
+        (
+            format!("alter table c drop constraint c_t_id_fkey, {add} on delete cascade deferrable"),
+            format!("alter table c drop constraint c_t_id_fkey, {add} deferrable"),
+        ),
+        (
+            "alter table c rename constraint c_t_id_fkey to other".to_owned(),
+            "alter table c rename constraint other to c_t_id_fkey".to_owned(),
+        ),
+        ("alter table c rename to cc".to_owned(), "alter table cc rename to c".to_owned()),
+        (
+            "drop table c".to_owned(),
+            format!("{children}; alter table c drop constraint c_t_id_fkey, {add} deferrable")
+                .replace(" references t)", " constraint c_t_id_fkey references t_pkey_keys (id))"),
+        ),
+    ] {
+        db.execute(&change).await;
+        let ran = db.pgstrata(&["rollback", "t"]).await.exits(1);
+        assert!(ran.stderr.contains("_fkey") || ran.stderr.contains("other"), "{change}: {}", ran.stderr);
+        db.execute(&undo).await;
+    }
+    db.pgstrata(&["rollback", "t"]).await.ok();
+    db.execute("create table m (id int references t_pkey_keys (id))").await;
+    db.pgstrata(&["sync", "t"]).await;
+    db.pgstrata(&["swap", "t"]).await.exits(1);
+    db.execute("drop table m").await;
+    db.pgstrata(&["swap", "t"]).await.ok();
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{PhaseOutcome, TableWork};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
-use crate::model::ident::{Ident, QualifiedName};
+use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::key_table::KeyTable;
 use crate::model::number;
 use crate::model::objects::Role;
@@ -165,6 +165,9 @@ pub async fn compare(context: &PartitionJob) -> Result<()> {
             return Err(missing("it does not exist"));
         };
         owned(context, k, own).await?;
+        if context.direction() == Direction::Forward {
+            unreferenced(context, k, own).await?;
+        }
         let children =
             preflight::untrusted_children(client, &[b.table.oid, own], oid, context.plan.trust()).await?;
         if let Some(child) = children.iter().find(|child| is_of(k, &child.index)) {
@@ -197,6 +200,22 @@ pub async fn compare(context: &PartitionJob) -> Result<()> {
         .await?;
     }
     Ok(())
+}
+
+/// Fails if a foreign key references the key table of the inactive table: the job deletes and inserts its keys, and the
+/// foreign key would reject that, or its ON DELETE action would change rows.
+async fn unreferenced(context: &PartitionJob, k: &KeyTable, oid: u32) -> Result<()> {
+    let Some(row) = context.control.query_opt(sql::REFERENCING, &[&oid]).await? else { return Ok(()) };
+    let key = plain(row.get(0));
+    let table = QualifiedName::new(row.get::<_, &str>(1), row.get::<_, &str>(2));
+    let (table, keys) = (table.plain(), k.name.plain());
+    Err(Error::failed(format!(
+        "foreign key {key} of {table} references key table {keys}, which is not in use"
+    ))
+    .hint(format!(
+        "drop it: alter table {table} drop constraint {key}; it can reference {} instead",
+        context.blueprint().table.name.plain()
+    )))
 }
 
 fn differ(

@@ -157,6 +157,12 @@ where pg_catalog.current_setting('server_version_num')::integer < 180000 and (u.
 order by 1, 2, 3"
 );
 
+/// A foreign key that references the relation with oid `$1`: its name, and the schema and name of its table.
+pub const REFERENCING: &str = "select k.conname::text, n.nspname::text, c.relname::text
+from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where k.contype = 'f' and k.confrelid = $1 and k.conparentid = 0 order by 1, 2, 3 limit 1";
+
 /// Whether the owner of the relation with oid `$1` has USAGE on its schema.
 pub const OWNER_HAS_USAGE: &str = "select pg_catalog.has_schema_privilege(relowner, relnamespace, 'USAGE') from pg_catalog.pg_class where oid = $1";
 
