@@ -35,6 +35,7 @@ mod keys; // every kind of key, partition column and name through all steps of a
 mod kitchen_sink; // a table with every kind of dependent, under load
 mod layering; // the structure of the source and of the tests: imports, failpoints, file sizes
 mod lease; // which process drives a job
+mod lock_table; // a job that needs more locks than the server has, and a lock table that others fill
 mod maintain; // `maintain`: partitions ahead, retention, rows in the default partition
 mod meaning; // definitions keep their operators and functions when they are created again
 mod migrations; // further plans in plans/, and a renamed column, while applications write

@@ -24,6 +24,7 @@ pub mod key_table;
 pub mod kind;
 pub mod latency;
 pub mod ledger_gaps;
+pub mod lock_estimate;
 pub mod maintained;
 pub mod number;
 pub mod objects;

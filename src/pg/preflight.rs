@@ -14,6 +14,7 @@ use crate::model::design::Design;
 use crate::model::finding::{Finding, Findings, Level};
 use crate::model::granted_again::{self, GrantedAgain};
 use crate::model::ident::{Ident, QualifiedName};
+use crate::model::lock_estimate::LockTable;
 use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, ForeignKey, Table};
 use crate::model::untrusted_code::Access;
@@ -261,6 +262,10 @@ async fn server(client: &Client) -> Result<Server> {
         database: server.get(2),
         user: server.get(3),
         deadlock_timeout_ms: server.get(4),
+        lock_table: LockTable {
+            per_transaction: server.get::<_, i64>(5).unsigned_abs(),
+            sessions: server.get::<_, i64>(6).unsigned_abs(),
+        },
         event_triggers: event_triggers.iter().map(|row| row.get(0)).collect(),
         session_limits: limits.iter().map(limit).collect(),
     })

@@ -35,6 +35,10 @@ pub fn from_pg(e: tokio_postgres::Error) -> Error {
             Some(detail) if *db.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST => {
                 error.cause(detail.lines().collect::<Vec<_>>().join("; "))
             }
+            _ if *db.code() == SqlState::OUT_OF_MEMORY => error.hint(
+                "the server has no memory left, or no free entry in its lock table: raise max_locks_per_transaction, \
+                 restart the server, and run the same command again",
+            ),
             _ => error,
         };
     }
@@ -69,9 +73,9 @@ pub fn class(code: &str) -> Retry {
         // serialization_failure, deadlock_detected, lock_not_available, query_canceled (by a timeout or a cancel
         // request), and snapshot_too_old: the transaction of the statement is rolled back.
         "40001" | "40P01" | "55P03" | "57014" | "72000" => Retry::Again,
-        // out_of_memory and too_many_connections are temporary. disk_full and configuration_limit_exceeded, of the
-        // same class, are not: continuing would keep a full disk full.
-        "53200" | "53300" => Retry::Again,
+        // too_many_connections is temporary. out_of_memory, disk_full and configuration_limit_exceeded, of the same class,
+        // are not: the same statement needs as many locks again, and continuing would keep a full disk full.
+        "53300" => Retry::Again,
         // statement_completion_unknown by definition. The others end the session: admin_shutdown, crash_shutdown,
         // cannot_connect_now, idle_session_timeout, idle_in_transaction_session_timeout, transaction_timeout.
         "40003" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => Retry::Unknown,
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn classes_follow_the_appendix() {
-        for code in ["40001", "40P01", "55P03", "57014", "53200", "53300", "72000"] {
+        for code in ["40001", "40P01", "55P03", "57014", "53300", "72000"] {
             assert_eq!(class(code), Retry::Again, "{code}");
         }
         for code in [
@@ -121,7 +125,8 @@ mod tests {
             assert_eq!(class(code), Retry::Unknown, "{code}");
         }
         for code in [
-            "23505", "23514", "42P01", "42501", "53100", "53400", "57P04", "58030", "XX000", "40002", "28P01",
+            "23505", "23514", "42P01", "42501", "53100", "53200", "53400", "57P04", "58030", "XX000",
+            "40002", "28P01",
         ] {
             assert_eq!(class(code), Retry::Never, "{code}");
         }

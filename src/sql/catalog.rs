@@ -399,8 +399,13 @@ pub const SIZE: &str = "select greatest(c.reltuples, 0)::bigint, pg_catalog.pg_t
 from pg_catalog.pg_class c where c.oid = $1";
 
 /// Facts about the server: version number, whether it is in recovery, database, user, and deadlock_timeout in
-/// milliseconds.
+/// milliseconds; then `max_locks_per_transaction`, and the number of sessions and prepared transactions by which the lock table
+/// is sized.
 pub const SERVER: &str =
     "select current_setting('server_version_num')::integer, pg_catalog.pg_is_in_recovery(),
   current_database()::text, current_user::text,
-  (select setting::integer from pg_catalog.pg_settings where name = 'deadlock_timeout')";
+  (select setting::integer from pg_catalog.pg_settings where name = 'deadlock_timeout'),
+  current_setting('max_locks_per_transaction')::bigint,
+  current_setting('max_connections')::bigint + current_setting('max_prepared_transactions')::bigint
+    + current_setting('autovacuum_max_workers')::bigint + current_setting('max_worker_processes')::bigint
+    + current_setting('max_wal_senders')::bigint + 1";

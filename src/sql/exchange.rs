@@ -4,12 +4,13 @@
 //! lock.
 
 use crate::model::ident::{QualifiedName, literal};
+use crate::model::lock_estimate;
 use crate::model::state::State;
 
 use super::{catalog, close_signature, dollar_quoted, locks, store};
 
 /// The maximum time for which the locks may be held, in milliseconds.
-pub const BUDGET_MS: u32 = 2_000;
+pub const BUDGET_MS: u32 = lock_estimate::MOST_HELD_MS;
 
 /// The reason for which the function failed, each with its own SQLSTATE. The transaction is then rolled back and all
 /// locks are released.

@@ -336,7 +336,8 @@ async fn changes_of_referencing_keys_prevent_a_rollback(version: Version) {
     let add = "add constraint c_t_id_fkey foreign key (t_id) references t_pkey_keys (id)";
     for (change, undo) in [
         (
-            "create table m (id int constraint m_fkey references t_pkey_keys (id) on delete cascade)".to_owned(),
+            "create table m (id int constraint m_fkey references t_pkey_keys (id) on delete cascade)"
+                .to_owned(),
             "drop table m".to_owned(),
         ),
         ("alter table c drop constraint c_t_id_fkey".to_owned(), format!("alter table c {add} deferrable")),

@@ -179,7 +179,7 @@ pub async fn compare(context: &PartitionJob) -> Result<()> {
                 "triggers of the key table were dropped or disabled, or are not enabled as ALWAYS",
             ));
         }
-        let name = triggers::on_truncate(k);
+        let name = sql::on_truncate(k);
         if let Some(row) = client.query(sql::NOT_WATCHED, &[&oid, &name.as_str()]).await?.first() {
             let partition = QualifiedName::new(row.get::<_, &str>(0), row.get::<_, &str>(1));
             let what = format!("partition {} has no trigger {}", partition.plain(), name.as_str());

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::key_tables::UniqueFacts;
 use super::surroundings::Surroundings;
 use crate::model::ident::{Ident, QualifiedName};
+use crate::model::lock_estimate::LockTable;
 use crate::model::state::State;
 use crate::model::table::Table;
 use crate::model::untrusted_code::{Code, Overload};
@@ -37,6 +38,8 @@ pub struct Server {
     pub user: String,
     /// `deadlock_timeout`, in milliseconds.
     pub deadlock_timeout_ms: i32,
+    /// The size of its lock table.
+    pub lock_table: LockTable,
     /// The names of enabled event triggers.
     pub event_triggers: Vec<String>,
     /// The limits on the number of sessions.

@@ -172,6 +172,7 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
     mentions::check(&mut report, found, &b);
     carried(&mut report, &b);
     size::partitions(&mut report, &b);
+    server::locks(&mut report, &b, &facts.server);
     let passed = !report.has_errors();
     (report.0, passed.then_some(b))
 }

@@ -1,7 +1,10 @@
 //! Checks the server: its version, its role in replication, its timeouts and its limits.
 
 use super::{Report, Server, SessionLimit};
+use crate::model::blueprint::Blueprint;
 use crate::model::ident::plain;
+use crate::model::lock_estimate::{LockEstimate, MOST_HELD_MS};
+use crate::model::number;
 use crate::plan::Plan;
 
 /// The oldest server that is supported, as `server_version_num`.
@@ -55,6 +58,62 @@ pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
             "event triggers are enabled and may fire on statements of the job".to_owned(),
             "make sure that they neither reject nor change the statements that `pgstrata sql` prints",
         );
+    }
+}
+
+/// The time from which a warning is reported, in milliseconds: people notice that an application stands still.
+const LONG_HELD_MS: u64 = 500;
+
+/// Reports how long the swap and the rollback will hold their locks, and whether the server's lock table suffices.
+pub(super) fn locks(report: &mut Report, b: &Blueprint, server: &Server) {
+    let name = b.table.name.plain();
+    let estimate = LockEstimate::of(b, server.version);
+    let (needed, all) = (estimate.entries(), server.lock_table.entries());
+    let held = number::duration(std::time::Duration::from_millis(estimate.held_ms));
+    let fewer = "create fewer partitions with a longer interval (`every`), or drop foreign keys that reference the table";
+    report.note(
+        "locks",
+        &name,
+        format!(
+            "the swap and the rollback each lock the table for about {held} and need about {} of {} entries of the server's lock table",
+            number::count(needed),
+            number::count(all)
+        ),
+    );
+    if estimate.held_ms >= u64::from(MOST_HELD_MS) {
+        report.error(
+            "locks_held_too_long",
+            &name,
+            format!(
+                "the swap would hold its locks for about {held}, and is canceled after {}",
+                number::duration(std::time::Duration::from_millis(MOST_HELD_MS.into()))
+            ),
+            fewer,
+        );
+    } else if estimate.held_ms >= LONG_HELD_MS {
+        report.warning(
+            "locks_held_long",
+            &name,
+            format!("the swap and the rollback each hold their locks for about {held}: all statements on the table wait"),
+            fewer,
+        );
+    }
+    // Other sessions need entries too.
+    let setting = server.lock_table.setting_for(needed);
+    let raise = format!(
+        "set max_locks_per_transaction to at least {setting} (now {}), and restart the server; or {fewer}",
+        server.lock_table.per_transaction
+    );
+    let what = if estimate.swap > all * 9 / 10 { "swap" } else { "rollback" };
+    let message = format!(
+        "the {what} would need about {} entries of the server's lock table, which has {} for all sessions",
+        number::count(if what == "swap" { estimate.swap } else { estimate.rollback }),
+        number::count(all)
+    );
+    if needed > all * 9 / 10 {
+        report.error("lock_table_full", &name, message, raise);
+    } else if needed > all / 2 {
+        report.warning("lock_table_small", &name, message, raise);
     }
 }
 

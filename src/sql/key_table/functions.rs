@@ -1,6 +1,6 @@
 //! What the functions of a key table have in common.
 
-use crate::model::ident::{QualifiedName, literal};
+use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::key_table::KeyTable;
 
 /// Is `on` while keys are added for a whole partition, which the guard allows.
@@ -39,4 +39,15 @@ pub(super) fn same_types(k: &KeyTable, row: &str) -> String {
         )),
         literal("restore the type of the column"),
     )
+}
+
+/// A trigger of the key table's functions.
+pub(super) fn trigger(k: &KeyTable, name: &str) -> Ident {
+    let (first, name) = name.split_at(1);
+    Ident::derived(&format!("{first}pgstrata_{name}_{}", k.index.as_str()))
+}
+
+/// The name of the TRUNCATE trigger of the table and its partitions.
+pub fn on_truncate(k: &KeyTable) -> Ident {
+    trigger(k, "!truncate")
 }

@@ -12,6 +12,8 @@ mod functions;
 mod partitions;
 pub mod triggers;
 
+pub use functions::on_truncate;
+
 /// The unique B-tree indexes of the relation with oid `$1` as JSON ([`crate::model::key_table::UniqueIndex`]). Sent with
 /// an empty search path, so that the server qualifies all names.
 pub const UNIQUE_INDEXES: &str = "select coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(

@@ -10,8 +10,7 @@ use crate::model::key_table::KeyTable;
 use crate::sql::{dollar_quoted, operators_path};
 
 use super::escaped;
-use super::functions::{ADDING, function};
-use super::triggers::on_truncate;
+use super::functions::{ADDING, function, on_truncate};
 
 /// Removes the keys of truncated rows. TRUNCATE of the table fires its trigger first, then those of its partitions.
 /// Tables that reference the key table prevent it, as they would if they referenced the table itself, unless they are

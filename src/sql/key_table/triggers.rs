@@ -16,10 +16,10 @@
 //! notes in transactions that have none.
 
 use crate::model::blueprint::Blueprint;
-use crate::model::ident::{Ident, QualifiedName};
+use crate::model::ident::QualifiedName;
 use crate::model::key_table::{FORMER, KeyTable, MOVING, is_deferrable};
 
-use super::functions::{ADDING, function, same_types};
+use super::functions::{ADDING, function, on_truncate, same_types, trigger};
 use super::partitions;
 use crate::sql::{close_signature, dollar_quoted, operators_path, with_operators};
 
@@ -343,12 +343,6 @@ end",
     invoker(k, "defer", &body)
 }
 
-/// A trigger of the key table's functions.
-fn trigger(k: &KeyTable, name: &str) -> Ident {
-    let (first, name) = name.split_at(1);
-    Ident::derived(&format!("{first}pgstrata_{name}_{}", k.index.as_str()))
-}
-
 /// Creates the triggers of the partitioned table, and those that guard the key table.
 pub fn create(b: &Blueprint, k: &KeyTable, table: &QualifiedName) -> Vec<String> {
     let mut all = guards(k);
@@ -429,11 +423,6 @@ fn rows(b: &Blueprint, k: &KeyTable, table: &QualifiedName) -> Vec<String> {
     all.extend(row("!stay", "after update", &is_update, "follow"));
     all.extend(row("~move", "before update", &format!("({moves}) and ({had}){and_has}"), "note_move"));
     all
-}
-
-/// The name of the TRUNCATE trigger of the table and its partitions.
-pub fn on_truncate(k: &KeyTable) -> Ident {
-    trigger(k, "!truncate")
 }
 
 /// Creates the TRUNCATE trigger of the table, or of a partition, which has the other triggers of its parent.
