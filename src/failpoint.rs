@@ -15,6 +15,8 @@ pub const NAMES: &[&str] = &[
     "prepare.target",
     "prepare.partition",
     "prepare.done",
+    "not_null.added",
+    "not_null.validated",
     "capture.before_commit",
     "capture.done",
     "resync.forgotten",

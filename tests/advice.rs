@@ -46,7 +46,7 @@ const SHAPES: [AdvisedTable; 16] = [
             insert into entries (created_at) select timestamp '2023-01-01' + i * interval '1 hour' from generate_series(1, 3000) i;
             insert into entries (created_at) values (null), (null)",
         by: Some("created_at"),
-        errors: &["nullable_partition_column"],
+        errors: &["null_in_partition_column"],
         gives_up: &["generated_key"],
     },
     AdvisedTable {
@@ -239,7 +239,7 @@ async fn plan_reads_no_large_table_as_a_whole() {
     let asked: Value = serde_json::from_str(&asked).unwrap();
     let nulls = asked["findings"][0]["message"].as_str().unwrap();
     // Estimated from the statistics, which ANALYZE computes from a random sample.
-    assert!(nulls.contains("(about ") && nulls.contains(" rows contain NULL now)"), "{nulls}");
+    assert!(nulls.starts_with("about ") && nulls.contains(" rows contain NULL "), "{nulls}");
 }
 
 #[tokio::test]

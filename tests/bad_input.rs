@@ -184,11 +184,11 @@ async fn nulls_and_infinities_are_counted() {
     let nulls = "alter table t alter at drop not null; update t set at = null where id < 3;";
     insta::assert_snapshot!(check_good(nulls).await, @"
     error[nullable_partition_column]: at: partition column at is nullable (3 rows contain NULL now), but it becomes part of the key
-      hint: set a value in these rows, then run: alter table public.t add constraint at_not_null check (at is not null) not valid; alter table public.t validate constraint at_not_null; alter table public.t alter column at set not null; alter table public.t drop constraint at_not_null
+      hint: set a value in these rows, and set not_null = true under [partition]; the job then keeps NULL out of the column
     ");
     insta::assert_snapshot!(check_good("alter table t alter at drop not null; create index on t (at)").await, @"
     error[nullable_partition_column]: at: partition column at is nullable (0 rows contain NULL now), but it becomes part of the key
-      hint: alter table public.t add constraint at_not_null check (at is not null) not valid; alter table public.t validate constraint at_not_null; alter table public.t alter column at set not null; alter table public.t drop constraint at_not_null
+      hint: set not_null = true under [partition]; the job then keeps NULL out of the column
     ");
     let infinite = format!(
         "{GOOD} update t set at = 'infinity' where id = 1; update t set at = '-infinity' where id in (2, 3)"

@@ -81,6 +81,8 @@ const SOURCES: &[(&str, Source)] = &[
     ("prepare.target", Random),
     ("prepare.partition", Random),
     ("prepare.done", Random),
+    ("not_null.added", Numbered),
+    ("not_null.validated", Numbered),
     ("capture.before_commit", Random),
     ("capture.done", Random),
     ("resync.forgotten", Random),
@@ -132,7 +134,7 @@ const SOURCES: &[(&str, Source)] = &[
 /// A job, and the failpoint at which it is killed.
 #[derive(Debug, Clone)]
 struct Crash {
-    /// The command that is killed; if it runs several times, the first.
+    /// The command that is killed; if it runs several times, the first. `swap again`: the swap after a rollback.
     command: &'static str,
     /// The failpoint.
     at: String,
@@ -176,6 +178,8 @@ impl Crash {
             ("job", "retuned") => vec![run.after("copy.frozen", "")],
             ("lease", _) => vec![run, case("finalize --now")],
             ("settle", "parent") => vec![case("swap")],
+            // The swap after a rollback adds the constraint again.
+            ("not_null", _) => vec![run, case("swap again")],
             ("swap" | "guard" | "settle", _) => vec![case("swap"), case("rollback")],
             ("abort", _) => vec![case("abort")],
             ("finalize", _) => vec![case("finalize --now")],
@@ -186,6 +190,7 @@ impl Crash {
     fn spec(&self) -> TableSpec {
         let rows = if self.chunks { 5_000 } else { 1_500 };
         match self.source {
+            Numbered if self.at.starts_with("not_null") => TableSpec::bigint("observations", rows).nullable(),
             Numbered => TableSpec::bigint("observations", rows),
             Random => TableSpec::uuid("observations", rows),
             Moving => TableSpec::slots("observations", rows),
@@ -201,8 +206,9 @@ impl Crash {
             _ if self.chunks => "order = 'physical'\n[throttle]\nrows_per_second = 2000\n[verify]\n",
             _ => "[verify]\n",
         };
+        let not_null = if self.at.starts_with("not_null") { "not_null = true\n" } else { "" };
         format!(
-            "table = 'observations'\n[partition]\nby = 'created_at'\nevery = '6 months'\nahead = 1\ndefault = false\n\
+            "table = 'observations'\n[partition]\nby = 'created_at'\n{not_null}every = '6 months'\nahead = 1\ndefault = false\n\
              [swap]\nlock_timeout = '100ms'\n[copy]\nworkers = {workers}\n{more}rows = 'hash'\n"
         )
     }
@@ -230,9 +236,13 @@ impl Crash {
             "abort" => vec!["run", "abort", "run", "swap", "finalize --now"],
             _ => vec!["run", "swap", "rollback", "swap", "finalize --now"],
         };
-        for command in commands {
+        let killed = match self.command {
+            "swap again" => commands.iter().rposition(|command| *command == "swap"),
+            killed => commands.iter().position(|command| *command == killed),
+        };
+        for (n, command) in commands.into_iter().enumerate() {
             load.commit_more(5).await;
-            if command == self.command
+            if killed == Some(n)
                 && let Some(at) = failpoint.take()
             {
                 // A drain at this rate would take so long that the table is copied again.
@@ -297,8 +307,9 @@ async fn killed_at_random(seed: u64) {
         ("finalize --now", "finalize.before_commit"),
     ] {
         // Names are in the order in which a job reaches them; it does not reach earlier failpoints again.
-        let usual =
-            |name: &&str| !["emptied", "extend", "growth", "resync"].iter().any(|rare| name.contains(rare));
+        let usual = |name: &&str| {
+            !["emptied", "extend", "growth", "resync", "not_null"].iter().any(|rare| name.contains(rare))
+        };
         let failpoints: Vec<&str> = failpoints_of_a_partition_job()
             .into_iter()
             .skip_while(|name| *name != first)

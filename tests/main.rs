@@ -40,6 +40,7 @@ mod maintain; // `maintain`: partitions ahead, retention, rows in the default pa
 mod meaning; // definitions keep their operators and functions when they are created again
 mod migrations; // further plans in plans/, and a renamed column, while applications write
 mod names; // the server reads quoted names as the original names
+mod nullable; // a nullable partition column
 mod objects; // objects that do not belong to the job but have names that it uses
 mod old_snapshots; // transactions whose snapshot is older than an exchange; the mirror
 mod oracle; // a whole job under writers of every kind, compared with a truth copy

@@ -85,6 +85,8 @@ pub enum ConstraintWork {
     ValidateForeignKeys { table: String },
     /// Finds rows that violate the constraints to be added.
     FindViolations { table: String },
+    /// Adds and validates the check constraint that keeps NULL out of the partition column.
+    KeepNullOut { table: String, column: String },
     /// Adds and validates check constraints.
     AddChecks { table: String, checks: u64 },
     /// Adds and validates foreign keys.
@@ -173,6 +175,7 @@ impl ConstraintWork {
     fn phase(&self) -> &'static str {
         match self {
             Self::FindForeignKeyViolations => "verify",
+            Self::KeepNullOut { .. } => "capture",
             Self::ValidateForeignKeys { .. } => "validate",
             Self::FindViolations { .. }
             | Self::AddChecks { .. }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ident::{Ident, QualifiedName, part_index};
+use super::ident::{Ident, QualifiedName, not_null_check, part_index};
 use super::key_table::{self, KeyTable};
 use super::table::{Check, Column, ForeignKey, Index, Table};
 
@@ -19,6 +19,9 @@ pub struct Blueprint {
     pub table: Table,
     /// The partition column.
     pub by: Ident,
+    /// Whether the partition column of the source is nullable, and the job keeps NULL out of it.
+    #[serde(default)]
+    pub not_null: bool,
     /// The index whose columns are the key.
     pub key_index: Ident,
     /// The columns of the key, in the order of the index.
@@ -172,6 +175,17 @@ impl Blueprint {
         QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("{what}_{}", self.job)) }
     }
 
+    /// The CHECK constraint that keeps NULL out of the partition column of the source, if the job needs one.
+    pub fn not_null_check(&self) -> Option<Ident> {
+        self.not_null.then(|| not_null_check(&self.by))
+    }
+
+    /// A column of the source as the target has it.
+    pub fn target_column(&self, column: &Column) -> Column {
+        let not_null = column.not_null || self.not_null && column.name == self.by;
+        Column { not_null, ..column.clone() }
+    }
+
     /// The columns of the key, as in the catalog.
     pub fn key_columns(&self) -> Vec<&Column> {
         self.key.iter().filter_map(|name| self.table.column(name)).collect()
@@ -320,6 +334,7 @@ pub(crate) mod tests {
             job: "petri_observations".into(),
             table: petri(),
             by: Ident::new("created_at"),
+            not_null: false,
             key_index: Ident::new("petri_observations_pkey"),
             key: vec![Ident::new("observation_id")],
             partitions: vec![

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::blueprint::SCHEMA;
-use super::ident::{Ident, QualifiedName, part_index};
+use super::ident::{Ident, QualifiedName, not_null_check, part_index};
 use super::plan_sql::{Join, PlanSql};
 use super::table::{Column, Table};
 
@@ -152,6 +152,6 @@ impl Filling {
     /// The CHECK constraint that exists until a column is NOT NULL, so that the server does not have to read the rows
     /// under the lock.
     pub fn not_null_helper(&self, column: &Ident) -> Ident {
-        Ident::derived(&format!("pgstrata_not_null_{}", column.as_str()))
+        not_null_check(column)
     }
 }

@@ -104,6 +104,11 @@ impl fmt::Display for QualifiedName {
     }
 }
 
+/// The name of a job's CHECK constraint that keeps NULL out of a column.
+pub fn not_null_check(column: &Ident) -> Ident {
+    Ident::derived(&format!("pgstrata_not_null_{}", column.as_str()))
+}
+
 /// The name of the index of a partition: the name of the table in `index` is replaced by that of the partition.
 pub fn part_index(table: &Ident, part: &Ident, index: &Ident) -> Ident {
     let (table, index) = (table.as_str(), index.as_str());

@@ -15,6 +15,8 @@ use super::table::{Column, Comment, ForeignKey, Index, Table};
 pub enum SwapChange {
     /// The table is partitioned.
     Partitioned { table: String, column: String, partitions: u64 },
+    /// The partition column is NOT NULL.
+    NotNull { column: String },
     /// The key also includes the partition column.
     KeyWidened { key: String, columns: Vec<String> },
     /// A key table enforces the uniqueness of an index.
@@ -41,7 +43,9 @@ pub fn changes(b: &Blueprint) -> Vec<SwapChange> {
     let leaves = b.partitions.len() + usize::from(b.default.is_some());
     let name = |ident: &Ident| plain(ident.as_str());
     let (partitioned, column) = (table.name.plain(), name(&b.by));
+    let not_null = b.not_null.then(|| SwapChange::NotNull { column: column.clone() });
     let mut all = vec![SwapChange::Partitioned { table: partitioned, column, partitions: leaves as u64 }];
+    all.extend(not_null);
     if b.widened() {
         let columns = b.place_columns().iter().map(|c| name(&c.name)).collect();
         all.push(SwapChange::KeyWidened { key: name(&b.target_index_name(&b.key_index)), columns });
@@ -80,6 +84,13 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     expected.oid = now.oid;
     for index in expected.indexes.iter_mut().filter(|i| b.is_key(i) && b.widened()) {
         widen(b, index);
+    }
+    for column in expected.columns.iter_mut().filter(|c| b.not_null && c.name == b.by && !c.not_null) {
+        column.not_null = true;
+        let name = now.column(&b.by).and_then(|now| now.looks.as_ref()?.not_null.clone());
+        if let Some(looks) = &mut column.looks {
+            looks.not_null = name;
+        }
     }
     let to_key_table =
         |key: &ForeignKey| key.index.as_ref().is_some_and(|index| b.key_table(index).is_some());
@@ -133,7 +144,11 @@ pub fn missing(b: &Blueprint, ending: Direction, side: &Table) -> Vec<String> {
         let other = side.column(&column.name);
         need(other.is_some(), "column", &column.name);
         if let Some(other) = other {
-            need(other.not_null || !column.not_null, "NOT NULL of column", &column.name);
+            let required = match ending {
+                Direction::Forward => b.target_column(column).not_null,
+                Direction::Reverse => column.not_null,
+            };
+            need(other.not_null || !required, "NOT NULL of column", &column.name);
             need(other.default.is_some() || column.default.is_none(), "the default of column", &column.name);
         }
     }

@@ -10,6 +10,8 @@ use crate::model::table::Table;
 pub struct Answers {
     /// Unique indexes whose guarantee is given up; names as in the catalog.
     pub drop_unique: Vec<String>,
+    /// Whether the job keeps NULL out of the partition column.
+    pub not_null: bool,
     /// Whether foreign keys that cannot refer to the partitioned table are dropped.
     pub drop_incoming: bool,
 }
@@ -27,6 +29,7 @@ impl Answers {
                 }
                 new
             }
+            "nullable_partition_column" => !std::mem::replace(&mut self.not_null, true),
             // Some keys can only be dropped by hand: they are reported again after this setting was added.
             "incoming_foreign_key" => !std::mem::replace(&mut self.drop_incoming, true),
             _ => false,
@@ -42,7 +45,6 @@ pub(super) fn key_of(code: &str) -> &'static str {
         "no_such_column"
         | "unusable_type"
         | "generated_partition_column"
-        | "nullable_partition_column"
         | "no_index_on_partition_column"
         | "no_usable_key"
         | "key"
@@ -51,6 +53,9 @@ pub(super) fn key_of(code: &str) -> &'static str {
         | "view_bound_to_key"
         | "on_conflict_key"
         | "trigger_moves_row" => "partition.by",
+        "nullable_partition_column" | "null_in_partition_column" | "null_rejected" | "not_null_already" => {
+            "partition.not_null"
+        }
         "interval" | "partitions" => "partition.every",
         "bounds" | "rows_outside_bounds" => "partition.from",
         "partition_names" | "name_taken" | "names_collide" => "partition.names",

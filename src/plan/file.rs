@@ -21,7 +21,19 @@ pub(super) const KEYS: [(&str, &[&str]); 10] = [
     ("retype", &["column", "to", "using", "back", "settings"]),
     (
         "partition",
-        &["by", "every", "timezone", "from", "to", "ahead", "names", "default", "keep_unique", "drop_unique"],
+        &[
+            "by",
+            "not_null",
+            "every",
+            "timezone",
+            "from",
+            "to",
+            "ahead",
+            "names",
+            "default",
+            "keep_unique",
+            "drop_unique",
+        ],
     ),
     ("copy", &["workers", "order", "target_batch_ms"]),
     (
@@ -144,6 +156,7 @@ impl RetypeSection {
 #[serde(deny_unknown_fields, expecting = "a [partition] section")]
 pub(super) struct PartitionSection {
     pub(super) by: Option<Setting>,
+    pub(super) not_null: Option<Setting>,
     pub(super) every: Option<Setting>,
     pub(super) timezone: Option<Setting>,
     pub(super) from: Option<Setting>,
@@ -156,9 +169,10 @@ pub(super) struct PartitionSection {
 }
 
 impl PartitionSection {
-    pub(super) fn leaves(&self) -> [(&'static str, &Option<Setting>); 10] {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Setting>); 11] {
         [
             ("partition.by", &self.by),
+            ("partition.not_null", &self.not_null),
             ("partition.every", &self.every),
             ("partition.timezone", &self.timezone),
             ("partition.from", &self.from),

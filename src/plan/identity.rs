@@ -159,6 +159,7 @@ impl Partitioning {
         let drop_unique = (!drop_unique.is_empty()).then(|| drop_unique.into());
         // This default was added later. It is omitted, so that the identity of older jobs does not change.
         let incoming = (self.incoming_keys != IncomingKeys::Keep).then(|| self.incoming_keys.name().into());
+        let not_null = self.not_null.then_some(Value::Boolean(true));
         let keep_unique = match &self.keep_unique {
             KeepUnique::Needed => None,
             KeepUnique::All => Some(Value::Boolean(true)),
@@ -169,6 +170,7 @@ impl Partitioning {
         };
         let mut all = vec![
             ("partition.by", Identity, Some(plain(&self.by).into())),
+            ("partition.not_null", Identity, not_null),
             ("partition.every", Identity, Some(interval(self.every))),
             ("partition.timezone", Identity, Some(self.timezone.name().into())),
             ("partition.from", Identity, self.from.clone().map(Value::from)),

@@ -13,6 +13,8 @@ use crate::model::partition::{Bound, ColumnKind, Every, Range, Scheme, Template}
 pub struct Partitioning {
     /// The name of the partition column, as in the catalog.
     pub by: String,
+    /// Whether the job keeps NULL out of a nullable partition column.
+    pub not_null: bool,
     /// The interval of one partition.
     pub every: Every,
     /// The time zone in which days and months begin, for a `timestamptz` column.

@@ -127,6 +127,7 @@ fn inapplicable(p: &mut Problems, file: &PlanFile, kind: TaskKind) {
 fn partitioning(p: &mut Problems, file: &PlanFile) -> Option<Partitioning> {
     let PlanFile { partition, copy, verify, dependents, retention, .. } = file;
     let by = p.required("partition.by", &partition.by, "by = \"created_at\"", |v| column(text(v)?));
+    let not_null = p.optional("partition.not_null", &partition.not_null, flag);
     let every = p.required("partition.every", &partition.every, "every = \"1 month\"", interval);
     let timezone = p.optional("partition.timezone", &partition.timezone, |v| zone(text(v)?));
     let from = p.optional("partition.from", &partition.from, plain_text);
@@ -144,6 +145,7 @@ fn partitioning(p: &mut Problems, file: &PlanFile) -> Option<Partitioning> {
     let retention = read_retention(p, retention, every);
     Some(Partitioning {
         by: by?,
+        not_null: not_null.unwrap_or(false),
         every: every?,
         timezone: timezone.unwrap_or(Tz::UTC),
         from,

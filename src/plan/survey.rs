@@ -264,7 +264,7 @@ mod tests {
         #   + it is the time of the row: old partitions can be dropped by age
         #   - gives up: uniqueness of (observation_id) alone
         #   - a lookup by (observation_id) alone reads 6 partitions
-        #   ! before the job: make created_at NOT NULL
+        #   - from the start of the job, writes of NULL to created_at fail
         #
         # rows    about 1,000,000, 200.00 MiB with indexes
         # column  created_at, timestamp with time zone
@@ -286,19 +286,18 @@ mod tests {
         table = "public.petri_observations"
 
         [partition]
-        # error[nullable_partition_column]: partition column created_at is nullable (0 rows contain NULL
-        #   now), but it becomes part of the key
-        #   hint: run
-        #     alter table public.petri_observations add constraint created_at_not_null check (created_at is not null) not valid;
-        #     alter table public.petri_observations validate constraint created_at_not_null;
-        #     alter table public.petri_observations alter column created_at set not null;
-        #     alter table public.petri_observations drop constraint created_at_not_null;
         # warning[key_widened]: the partition column is added to the key petri_observations_pkey
         #   (observation_id): after the swap, only (observation_id, created_at) is unique, not
         #   (observation_id) alone, and ON CONFLICT (observation_id) fails
         #   hint: look for ON CONFLICT (observation_id) in the applications, and make sure that the
         #     values of (observation_id) come from a sequence or are random uuids
         by       = "created_at"
+        # warning[null_rejected]: from the start of the job, every INSERT or UPDATE that leaves NULL in
+        #   column created_at of public.petri_observations fails: a CHECK constraint rejects it until
+        #   the swap, NOT NULL of the partitioned table after it
+        #   hint: make sure that no application writes NULL there: a default applies only to INSERTs
+        #     without the column
+        not_null = true                # the job keeps NULL out of the column
         # suggested: a month contains about 181,712 rows, 36.34 MiB
         every    = "1 month"           # about 6 partitions
         timezone = "UTC"               # time zone in which days and months begin

@@ -59,6 +59,7 @@ trust = ["app"]
 
 [partition]
 by       = '"Created At"'
+not_null = true
 every    = "1 month"
 timezone = "europe/berlin"
 from     = 2024-01-01
@@ -102,6 +103,7 @@ fn a_full_plan_is_read() {
         table: QualifiedName::new("Forecasts", "Price Forecasts"),
         trust: vec!["app".to_owned()],
         task: Task::Partition(Partitioning {
+            not_null: true,
             by: "Created At".to_owned(),
             every: Every::Months(1),
             timezone: Tz::Europe__Berlin,
@@ -430,6 +432,7 @@ fn a_tunable_changes_no_identity() {
 fn every_known_key_is_identity_or_tunable_or_the_name() {
     let least = Plan::parse(LEAST, "p.toml").unwrap();
     let partitioning = Partitioning {
+        not_null: true,
         from: Some("a".to_owned()),
         to: Some("b".to_owned()),
         names: Some("c".to_owned()),

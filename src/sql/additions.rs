@@ -68,7 +68,7 @@ select m.oid::pg_catalog.regclass::text, x.what from made m cross join lateral (
 ) x
 order by not m.parent, 1, 2",
         granted = granted(b),
-        expected = table.columns.iter().map(expected).collect::<Vec<_>>().join(",\n  "),
+        expected = table.columns.iter().map(|c| expected(&b.target_column(c))).collect::<Vec<_>>().join(",\n  "),
         owner = literal(table.owner.as_str()),
         security = table.row_security,
         forced = table.force_row_security,

@@ -4,10 +4,10 @@
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::difference::Difference;
 use crate::model::ident::{Ident, QualifiedName, literal};
-use crate::model::table::{Check, Column, ReplicaIdentity, Sequence, Table, Trigger};
+use crate::model::table::{Check, ReplicaIdentity, Sequence, Table, Trigger};
 
 use super::prepare::{grant, of_sequence, policy, revoke, trigger};
-use super::{index, suffixes, with_operators};
+use super::{index, not_null, suffixes, with_operators};
 
 /// The inactive table, and the names of its objects.
 #[derive(Debug)]
@@ -196,7 +196,7 @@ impl InactiveTable<'_> {
                 let set = |t| format!("alter table {t} {}", alter(&format!("set compression {word}")));
                 self.each().map(set).collect()
             }
-            ["looks", "not_null"] => name_not_null(&self.table, column).into_iter().collect(),
+            ["looks", "not_null"] => not_null::rename(&self.table, column).into_iter().collect(),
             _ => return None,
         })
     }
@@ -363,27 +363,6 @@ pub(super) fn compression(letter: &str) -> &'static str {
         "l" => "lz4",
         _ => "default",
     }
-}
-
-/// Renames the NOT NULL constraint of a column to that of the source, on servers where such constraints have names.
-pub(super) fn name_not_null(table: &QualifiedName, column: &Column) -> Option<String> {
-    let name = column.looks.as_ref()?.not_null.as_ref()?;
-    let body = format!(
-        "declare
-  given name;
-begin
-  select conname into given from pg_catalog.pg_constraint
-  where conrelid = {table}::regclass and contype = 'n' and conname <> {name}
-    and conkey = array(select attnum from pg_catalog.pg_attribute where attrelid = {table}::regclass and attname = {column});
-  if found then
-    execute pg_catalog.format('alter table %s rename constraint %I to %I', {table}, given, {name});
-  end if;
-end",
-        table = literal(&table.to_string()),
-        name = literal(name.as_str()),
-        column = literal(column.name.as_str()),
-    );
-    Some(format!("do {}", super::dollar_quoted(&body)))
 }
 
 /// Sets all options of a sequence except its current value.

@@ -5,13 +5,15 @@ use crate::model::ident::{Ident, QualifiedName, literal};
 
 use super::exchange::Exchange;
 use super::key_table::triggers;
-use super::{capture, dollar_quoted, key_table, objects, swap};
+use super::{capture, dollar_quoted, drop_constraint, key_table, objects, swap};
 
 /// The objects that the end of a job removes, with their current names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leaving {
     /// The table that applications use.
     pub in_use: Option<QualifiedName>,
+    /// Constraints of the job on tables of the application, with their tables.
+    pub constraints: Vec<(QualifiedName, Ident)>,
     /// Triggers that call the functions of the job, with their tables.
     pub triggers: Vec<(QualifiedName, Ident)>,
     /// The table to drop, and its oid if known.
@@ -41,6 +43,12 @@ impl Leaving {
         let mut triggers: Vec<_> = names.iter().map(|name| on(&sides.source, name)).collect();
         triggers.extend(leaves.iter().map(|leaf| on(leaf, capture::TRUNCATE_TRIGGER)));
         Self {
+            constraints: b
+                .not_null_check()
+                .filter(|_| before_swap)
+                .map(|name| (sides.source.clone(), name))
+                .into_iter()
+                .collect(),
             in_use: Some(sides.source),
             triggers,
             table: Some((sides.target, None)),
@@ -72,6 +80,7 @@ pub fn end(leaving: &Leaving) -> Vec<String> {
     let lock = |table: &QualifiedName| format!("lock table {table} in access exclusive mode");
     let mut all: Vec<String> = leaving.in_use.iter().map(lock).collect();
     all.extend(leaving.triggers.iter().map(|(table, trigger)| objects::drop_trigger(table, trigger)));
+    all.extend(leaving.constraints.iter().map(|(table, name)| drop_constraint(table, name)));
     if let Some((table, oid)) = &leaving.table {
         all.extend(oid.map(|oid| objects::lock(table, oid, "access exclusive")));
         all.push(format!("drop table if exists {table}"));

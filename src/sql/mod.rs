@@ -24,6 +24,7 @@ pub mod locks;
 pub mod maintain;
 pub mod matview;
 pub mod mirror;
+pub mod not_null;
 pub mod objects;
 pub mod old_snapshots;
 pub mod options;

@@ -3,6 +3,7 @@
 
 use crate::model::ident::QualifiedName;
 use crate::model::table::Column;
+use crate::plan::check::NULLS_COUNTED;
 
 /// Enabled event triggers.
 pub const EVENT_TRIGGERS: &str =
@@ -202,7 +203,7 @@ where c.oid = $1";
 /// infinite value, and the current time in the column's type.
 ///
 /// If an index begins with the column, each value comes from a separate query, so that none scans the table (a NOT NULL
-/// column is not searched for NULLs). Otherwise, one scan returns all of them.
+/// column is not searched for NULLs; otherwise, at most [`NULLS_COUNTED`] are counted). Otherwise, one scan returns all of them.
 pub fn values(table: &QualifiedName, by: &Column, indexed: bool, time: bool) -> String {
     let (column, sql_type) = (&by.name, &by.base_type);
     let finite =
@@ -219,7 +220,9 @@ from only {table}"
     let nulls = if by.not_null {
         "0::bigint".to_owned()
     } else {
-        format!("(select count(*) from only {table} where {column} is null)")
+        format!(
+            "(select count(*) from (select from only {table} where {column} is null limit {NULLS_COUNTED}) counted)"
+        )
     };
     format!(
         "select (select min({column}) from only {table} where {finite})::text,

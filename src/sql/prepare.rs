@@ -7,6 +7,7 @@ use crate::model::ident::{Ident, QualifiedName, literal, plain};
 use crate::model::table::{Column, Policy, Sequence, Table, Trigger};
 
 use super::definition::requalified;
+use super::not_null;
 use super::strip::strip;
 use super::with_operators;
 
@@ -42,6 +43,9 @@ pub fn parts(b: &Blueprint) -> Vec<Part> {
     for check in b.early_checks() {
         let add = format!("alter table {target} add constraint {} {}", check.name, check.definition);
         all.push(Part::new("constraint", &check.name, again(vec![add])));
+    }
+    if b.not_null {
+        all.push(Part::new("NOT NULL of column", &b.by, not_null::of_target(b)));
     }
     // Otherwise, partitions would accept NULL.
     let inherit = |name: &Ident| format!("alter table {target} alter constraint {name} inherit");

@@ -15,8 +15,8 @@ use super::mirror::Mirrored;
 use super::retype::{self, exchange};
 use super::section::{Section, section};
 use super::{
-    capture, copy, drain, fill, finalize, finish, foreign_key, index, key_table, mirror, prepare, swap,
-    verify,
+    capture, copy, drain, fill, finalize, finish, foreign_key, index, key_table, mirror, not_null, prepare,
+    swap, verify,
 };
 
 /// The statements of a partition job. Repeated statements are included once, with their parameters as `$n`.
@@ -32,7 +32,9 @@ pub fn script(b: &Blueprint, physical: bool, rows: RowComparison) -> Vec<Section
     all
 }
 
-/// The number of sections before those of the key tables.
+/// The number of sections before that of the capture.
+const CAPTURE: usize = 2;
+/// The number of sections before those of the key tables, without that for a nullable partition column.
 const KEY_TABLES: usize = 7;
 
 fn before_the_swap(
@@ -92,10 +94,17 @@ fn before_the_swap(
             mirror::drain(b, forward),
         ),
     ];
+    if let Some(name) = b.not_null_check() {
+        let title = "capture: keep NULL out of the partition column (added in one transaction with a short lock_timeout, \
+             retried; validated in another)";
+        let statements = vec![not_null::add(b, &name), finish::validate(&b.table.name, &name)];
+        all.insert(CAPTURE, section(title, statements));
+    }
+    let key_tables = KEY_TABLES + usize::from(b.not_null);
     for k in &b.key_tables {
         let name = k.name.plain();
         all.insert(
-            KEY_TABLES,
+            key_tables,
             section(&format!("index: key table {name} (one transaction to create it, one for each partition, one for its constraint)"), key_table(b, k, leaves)),
         );
         let compared = vec![key_table::compare(k, &b.target())];
@@ -320,7 +329,8 @@ fn drained(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
 
 fn exchange(b: &Blueprint, ending: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = swap::guard_function(b);
-    all.extend(swap::exchange(b, ending, leaves, swap::Guard::Serializable).create());
+    let not_null = b.not_null_check();
+    all.extend(swap::exchange(b, ending, leaves, swap::Guard::Serializable, not_null.as_ref()).create());
     all
 }
 

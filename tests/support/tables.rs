@@ -35,6 +35,8 @@ pub struct TableSpec {
     pub truth: String,
     kind: KeyKind,
     rows: u64,
+    /// Whether `created_at` is nullable.
+    nullable: bool,
     /// One transaction in so many is a TRUNCATE.
     pub truncate_one_in: Option<u32>,
     /// The factor by which deletes are more frequent than usual.
@@ -72,6 +74,7 @@ impl TableSpec {
             truth,
             kind,
             rows,
+            nullable: false,
             truncate_one_in: None,
             deletes: 1,
             session: "",
@@ -82,6 +85,12 @@ impl TableSpec {
     /// Makes one transaction in `one_in` a TRUNCATE.
     pub fn truncating(mut self, one_in: u32) -> Self {
         self.truncate_one_in = Some(one_in);
+        self
+    }
+
+    /// Makes `created_at` nullable. Writers do not write NULL.
+    pub fn nullable(mut self) -> Self {
+        self.nullable = true;
         self
     }
 
@@ -139,9 +148,10 @@ impl TableSpec {
         if self.kind == KeyKind::Composite {
             db.execute(&region_collation(db).await).await;
         }
+        let not_null = if self.nullable { "" } else { " not null" };
         for name in [&self.table, &self.truth] {
             db.execute(&format!(
-                "create table {name} (created_at timestamptz not null, title text, amount numeric(12, 2),
+                "create table {name} (created_at timestamptz{not_null}, title text, amount numeric(12, 2),
                  doc jsonb, flag boolean not null, {key})"
             ))
             .await;

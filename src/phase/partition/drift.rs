@@ -16,7 +16,7 @@ use crate::pg::transaction::all;
 use crate::pg::{catalog, in_use, references, store};
 use crate::phase::job::exchange::Definition;
 use crate::phase::job::locks::briefly;
-use crate::phase::partition::{PartitionJob, after_exchange};
+use crate::phase::partition::{PartitionJob, after_exchange, not_null};
 use crate::sql::carry as sql;
 
 /// Carries over changes if possible; returns whether there were any. `target` is the oid of the inactive table.
@@ -33,6 +33,9 @@ pub async fn carry(
     let mut now = definition.table.clone();
     after_exchange::ignore_expected_changes(context, &b, &mut now).await?;
     without_copies(&b, ending, &mut now);
+    if let Some(own) = not_null::name(context).await? {
+        now.checks.retain(|check| check.name != own);
+    }
     let known = in_use::read(client, job).await?;
     let Some(mut was) = known.or_else(|| (ending == Direction::Forward).then(|| b.table.clone())) else {
         // An earlier version did the swap, and did not store the definition after it.

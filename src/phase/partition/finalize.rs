@@ -124,10 +124,16 @@ impl Ending {
             key_tables.extend(recorded.of(Role::KeyTable).filter_map(relation));
             key_functions.extend(recorded.of(Role::KeyFunction).filter_map(signature));
         }
+        let constraint = |object: &Object| {
+            let now = object.now.as_ref()?;
+            Some((now.relation.clone(), now.part.clone()?))
+        };
+        let constraints = recorded.of(Role::Constraint).filter_map(constraint).collect();
         Ok(Self {
             in_use_by_name: in_use_now.as_ref() == Some(&names.source),
             leaving: Leaving {
                 in_use: in_use_now,
+                constraints,
                 triggers,
                 table: goes_now.filter(|_| !kept).map(|name| (name, goes)),
                 functions,
@@ -153,7 +159,7 @@ impl Ending {
         let leaving = &self.leaving;
         let mut all: Vec<QualifiedName> = leaving.in_use.iter().cloned().collect();
         all.extend(leaving.table.iter().map(|(name, _)| name.clone()));
-        all.extend(leaving.triggers.iter().map(|(table, _)| table.clone()));
+        all.extend(leaving.triggers.iter().chain(&leaving.constraints).map(|(table, _)| table.clone()));
         all.dedup();
         all
     }

@@ -27,6 +27,7 @@ mod index;
 mod key_tables;
 mod locks;
 mod mirror;
+mod not_null;
 mod objects;
 pub mod partitions;
 mod post_swap_diff;
@@ -200,6 +201,7 @@ impl PartitionJob {
     async fn verify_and_exchange(&self) -> Result<Swapped> {
         // Incomplete steps of the previous exchange would look like changes to the table.
         after_exchange::complete_before_exchange(self).await?;
+        not_null::establish(self).await?;
         let (proof, _) = verify_both(self).await?;
         let swapped = exchange(self, proof).await?;
         after_exchange::complete(self).await?;
@@ -225,7 +227,10 @@ impl PartitionJob {
 async fn next(context: &PartitionJob) -> Result<Option<State>> {
     let state = match context.state() {
         State::Planned => prepare::prepare(context).await?,
-        State::Prepared => capture::capture(context).await?,
+        State::Prepared => {
+            not_null::establish(context).await?;
+            capture::capture(context).await?
+        }
         State::Capturing => {
             let copied = async {
                 copy::copy(context).await?;
@@ -276,6 +281,7 @@ async fn sync(context: &PartitionJob) -> Result<()> {
 /// # Errors
 /// The server returned an error.
 async fn verify_both(context: &PartitionJob) -> Result<(Verified, VerifyReport)> {
+    not_null::check(context).await?;
     if context.direction() == Direction::Forward {
         before_swap::of_partition(context).await?;
     }
@@ -293,6 +299,7 @@ async fn verify_both(context: &PartitionJob) -> Result<(Verified, VerifyReport)>
 /// The server returned an error.
 async fn compare(context: &PartitionJob) -> Result<VerifyReport> {
     guard::end_guard(context, guard::LATER_GUARD_WAITS).await?;
+    not_null::check(context).await?;
     context.gate.set_work(Work::Reads);
     let compared = verify::compare(context).await;
     context.gate.set_work(Work::Writes);

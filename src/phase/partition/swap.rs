@@ -16,7 +16,7 @@ use crate::phase::job::meter::Meter;
 use crate::phase::partition::cutover::ExchangeProgress;
 use crate::phase::partition::guard::{GUARD_WAITS, end_guard};
 use crate::phase::partition::verify::Verified;
-use crate::phase::partition::{PartitionJob, additions, capture, drift, locks, mirror, objects};
+use crate::phase::partition::{PartitionJob, additions, capture, drift, locks, mirror, not_null, objects};
 use crate::plan::OldSnapshots;
 use crate::sql::exchange::{Exchange, FailedCheck};
 use crate::sql::swap as sql;
@@ -85,6 +85,9 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, ending: Direct
         additions::none_on_target(context).await?;
     }
     let (definition, target) = carried_over(context, exchanger, ending).await?;
+    if ending == Direction::Forward {
+        not_null::is_in_force(context, &definition.table).await?;
+    }
     let b = context.blueprint();
     drift::nothing_is_missing(&b, ending, &catalog::table(client, target).await?)?;
     drift::nothing_changed_its_meaning(client, &b, ending, [definition.table.oid, target]).await?;
@@ -94,7 +97,8 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, ending: Direct
         OldSnapshots::Accept => Guard::EveryWrite,
         OldSnapshots::Wait | OldSnapshots::Cancel => Guard::Serializable,
     };
-    let exchange = sql::exchange(&b, ending, &leaves, guard);
+    let not_null = not_null::name(context).await?;
+    let exchange = sql::exchange(&b, ending, &leaves, guard, not_null.as_ref());
     exchanger.ready(&exchange, sql::guard_function(&b)).await?;
     Ok(Ready { definition, exchange })
 }

@@ -135,7 +135,10 @@ fn choice(
         sql_type: column.sql_type.clone(),
         every: drafted.every.unwrap_or(drafted.suggested).to_string(),
         partitions: partitions(&drafted),
-        weight: fit.weight() + gives_up.iter().map(lost).sum::<u32>() + 50 * first.len() as u32,
+        weight: fit.weight()
+            + gives_up.iter().map(lost).sum::<u32>()
+            + 20 * u32::from(drafted.answers.not_null)
+            + 50 * first.len() as u32,
         costs: Vec::new(),
         reasons: Vec::new(),
         keeps,
@@ -262,7 +265,7 @@ fn constraints(table: &Table, by: &Ident, drafted: &DraftFacts) -> (Vec<Point>, 
 
 fn first_of(finding: &Finding) -> Point {
     let text = match finding.code {
-        "nullable_partition_column" => format!("make {} NOT NULL", finding.object),
+        "null_in_partition_column" => format!("set a value where {} is NULL", finding.object),
         "no_usable_key" => "create a key".to_owned(),
         code => format!("resolve {code}"),
     };
@@ -296,6 +299,10 @@ fn costs(found: &Found, by: &Ident, profile: &ColumnProfile, fit: &Fit, choice: 
             costs.push(Point::new("scattered", &name, text));
         }
         _ => {}
+    }
+    if choice.drafted.answers.not_null {
+        let text = format!("from the start of the job, writes of NULL to {name} fail");
+        costs.push(Point::new("null_rejected", &name, text));
     }
     if !profile.indexed {
         let text = format!("no index starts with {name}: `check` reads the whole table");

@@ -173,8 +173,13 @@ fn a_nullable_column_comes_last() {
     let profiles = [time("created_at"), time("updated_at"), number("id", 1, 9, 1.0)];
     let advice = advise(&facts, &profiles, None);
     assert_eq!(columns(&advice), ["id", "updated_at", "created_at"]);
-    assert_eq!(codes(&advice.choices[2].first), ["nullable_partition_column"]);
+    assert!(codes(&advice.choices[2].costs).contains(&"null_rejected"));
     assert!(codes(&advice.choices[1].costs).contains(&"rows_move"));
+    // It contains NULL.
+    let mut profiles = [time("created_at"), time("updated_at")];
+    profiles[0].values.as_mut().unwrap().nulls = 3;
+    let with_null = advise(&facts, &profiles, None);
+    assert_eq!(codes(&with_null.choices[1].first), ["null_in_partition_column"]);
 }
 
 #[test]

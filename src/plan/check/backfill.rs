@@ -25,7 +25,7 @@ pub fn backfill(
     names::jobs(&mut report, plan, table, &facts.jobs);
     names::kept_trigger(&mut report, plan, table, facts);
     rights::of_backfill(&mut report, plan, backfill, found, writing, &facts.server);
-    let key = key::check(&mut report, table).and_then(|index| index.columns.clone());
+    let key = key::check(&mut report, table, None).and_then(|index| index.columns.clone());
     columns(&mut report, backfill, table, key.as_deref().unwrap_or_default());
     let missing = backfill.add.iter().filter(|one| table.column(&Ident::new(&one.name)).is_none()).count();
     size::room_for_columns(&mut report, table, &found.size, missing);

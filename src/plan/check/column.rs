@@ -1,12 +1,15 @@
 //! Checks the partition column: its type, its values, and the partitions for these values.
 
-use super::{Found, Report, Values, nearest, rows_that, set_not_null};
+use super::{Found, Report, Values, nearest, rows_that};
 use crate::model::blueprint::Partition;
 use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::partition::{Bound, ColumnKind, Range, Scheme, names};
 use crate::model::table::{Column, Table};
 use crate::plan::Partitioning;
 use crate::plan::partitioning::{self, Limits};
+
+/// The number of rows with NULL up to which an index is searched for them.
+pub const NULLS_COUNTED: i64 = 100_000;
 
 /// Returns the partitions, or adds the findings that rule them out.
 pub(super) fn check(report: &mut Report, plan: &Partitioning, found: &Found) -> Option<Vec<Partition>> {
@@ -139,23 +142,54 @@ fn definition(report: &mut Report, column: &Column) {
     }
 }
 
-fn contents(report: &mut Report, plan: &Partitioning, table: &Table, column: &Column, values: &Values) {
-    let name = plain(column.name.as_str());
-    let table = table.name.plain();
-    if !column.not_null {
-        let mut nulls = rows_that(values.nulls, "contains NULL", "contain NULL");
-        if values.estimated {
-            nulls = format!("about {nulls}");
+/// Reports NULLs, and what keeps them out.
+fn nulls(report: &mut Report, plan: &Partitioning, table: &Table, column: &Column, values: &Values) {
+    let (name, table) = (plain(column.name.as_str()), table.name.plain());
+    if column.not_null {
+        if plan.not_null {
+            report.note("not_null_already", &name, format!("column {name} is already NOT NULL"));
         }
-        let set = set_not_null(&table, &column.name);
-        let hint = if values.nulls > 0 { format!("set a value in these rows, then run: {set}") } else { set };
+        return;
+    }
+    let mut nulls = rows_that(values.nulls, "contains NULL", "contain NULL");
+    if values.nulls >= NULLS_COUNTED {
+        nulls = format!("at least {nulls}");
+    } else if values.estimated {
+        nulls = format!("about {nulls}");
+    }
+    if !plan.not_null {
+        let keep = "set not_null = true under [partition]; the job then keeps NULL out of the column";
+        let hint = match values.nulls {
+            0 => keep.to_owned(),
+            _ => format!("set a value in these rows, and {keep}"),
+        };
+        let message =
+            format!("partition column {name} is nullable ({nulls} now), but it becomes part of the key");
+        report.error("nullable_partition_column", &name, message, hint);
+        return;
+    }
+    if values.nulls > 0 {
         report.error(
-            "nullable_partition_column",
+            "null_in_partition_column",
             &name,
-            format!("partition column {name} is nullable ({nulls} now), but it becomes part of the key"),
-            hint,
+            format!("{nulls} in partition column {name}, and belong in no partition"),
+            format!("set a value in these rows: select * from {table} where {name} is null"),
         );
     }
+    report.warning(
+        "null_rejected",
+        &name,
+        format!(
+            "from the start of the job, every INSERT or UPDATE that leaves NULL in column {name} of {table} fails: \
+             a CHECK constraint rejects it until the swap, NOT NULL of the partitioned table after it"
+        ),
+        "make sure that no application writes NULL there: a default applies only to INSERTs without the column",
+    );
+}
+
+fn contents(report: &mut Report, plan: &Partitioning, table: &Table, column: &Column, values: &Values) {
+    let name = plain(column.name.as_str());
+    nulls(report, plan, table, column, values);
     if values.infinite > 0 {
         let mut infinite = rows_that(values.infinite, "contains", "contain");
         if values.estimated {

@@ -5,16 +5,17 @@ use crate::model::blueprint::Blueprint;
 use crate::model::ident::{Ident, plain, plain_list};
 use crate::model::table::{Index, Table};
 
-/// The primary key, if it is usable; otherwise the first usable unique index, by name.
-pub(super) fn choose(table: &Table) -> Option<&Index> {
+/// The primary key, if it is usable; otherwise the first usable unique index, by name. `kept` is a column that the job keeps
+/// NULL out of.
+pub(super) fn choose<'a>(table: &'a Table, kept: Option<&Ident>) -> Option<&'a Index> {
     let mut usable: Vec<&Index> =
-        table.indexes.iter().filter(|i| i.unique && unfit(table, i).is_none()).collect();
+        table.indexes.iter().filter(|i| i.unique && unfit(table, i, kept).is_none()).collect();
     usable.sort_by_key(|i| (i.constraint != "p", i.name.clone()));
     usable.first().copied()
 }
 
 /// The reason why a unique index cannot be the key; none if it can.
-fn unfit(table: &Table, index: &Index) -> Option<String> {
+fn unfit(table: &Table, index: &Index, kept: Option<&Ident>) -> Option<String> {
     if !index.valid {
         return Some("is invalid".to_owned());
     }
@@ -22,7 +23,8 @@ fn unfit(table: &Table, index: &Index) -> Option<String> {
         return Some("covers only some of the rows".to_owned());
     }
     let Some(columns) = &index.columns else { return Some("is on an expression".to_owned()) };
-    let nullable = nullable(table, columns);
+    let mut nullable = nullable(table, columns);
+    nullable.retain(|name| Some(*name) != kept);
     if !nullable.is_empty() {
         return Some(format!("has nullable columns ({})", plain_list(nullable)));
     }
@@ -41,8 +43,8 @@ fn nullable<'a>(table: &Table, columns: &'a [Ident]) -> Vec<&'a Ident> {
 }
 
 /// Returns the key, or adds a finding about why there is none and how to create one.
-pub(super) fn check<'a>(report: &mut Report, table: &'a Table) -> Option<&'a Index> {
-    let chosen = choose(table);
+pub(super) fn check<'a>(report: &mut Report, table: &'a Table, kept: Option<&Ident>) -> Option<&'a Index> {
+    let chosen = choose(table, kept);
     if chosen.is_some() {
         return chosen;
     }
@@ -51,7 +53,7 @@ pub(super) fn check<'a>(report: &mut Report, table: &'a Table) -> Option<&'a Ind
         .indexes
         .iter()
         .filter(|i| i.unique)
-        .filter_map(|i| Some(format!("{} {}", plain(i.name.as_str()), unfit(table, i)?)))
+        .filter_map(|i| Some(format!("{} {}", plain(i.name.as_str()), unfit(table, i, kept)?)))
         .collect();
     let message = if tried.is_empty() {
         format!("table {name} has no primary key and no unique index")

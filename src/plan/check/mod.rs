@@ -36,6 +36,7 @@ mod writing;
 use std::fmt::Display;
 
 pub use backfill::backfill;
+pub use column::NULLS_COUNTED;
 pub use facts::{
     Facts, ForeignView, Found, Grantor, OpenJob, Relation, Rights, SchemaRights, Server, SessionLimit, Size,
     Values,
@@ -136,9 +137,9 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
     }
     let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
     rights::check(&mut report, plan, table, &found.rights, &facts.server);
-    let key = key::check(&mut report, table);
-    let partitions = column::check(&mut report, partitioning, found);
     let by = Ident::new(&partitioning.by);
+    let key = key::check(&mut report, table, partitioning.not_null.then_some(&by));
+    let partitions = column::check(&mut report, partitioning, found);
     indexes::check(&mut report, partitioning, table, key, facts.server.version);
     let key_tables = key_tables::check(&mut report, partitioning, found, key);
     constraints::check(&mut report, found, facts.server.version);
@@ -153,6 +154,7 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
     let (Some(key), Some(partitions)) = (key, partitions) else { return (report.0, None) };
     let b = Blueprint {
         job: plan.name().to_owned(),
+        not_null: partitioning.not_null && table.column(&by).is_some_and(|column| !column.not_null),
         by,
         key_index: key.name.clone(),
         key: key.columns.clone().unwrap_or_default(),
@@ -167,6 +169,9 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
         checks_left_out: Vec::new(),
         table: table.clone(),
     };
+    if !under_way {
+        names::constraint(&mut report, &b);
+    }
     names::check(&mut report, &b, (!under_way).then_some(&found.names));
     key::note(&mut report, &b);
     mentions::check(&mut report, found, &b);
@@ -196,13 +201,13 @@ pub fn each_carried(b: &Blueprint) -> impl Iterator<Item = Finding> {
 
 /// The key of the table, if there is one that is usable.
 pub(super) fn key(table: &Table) -> Option<&Index> {
-    key::choose(table)
+    key::choose(table, None)
 }
 
 /// The finding that there is no usable key.
 pub(super) fn no_key(table: &Table) -> Option<Finding> {
     let mut report = Report::default();
-    key::check(&mut report, table);
+    key::check(&mut report, table, None);
     report.0.pop()
 }
 

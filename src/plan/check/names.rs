@@ -143,6 +143,23 @@ fn wanted(b: &Blueprint) -> Vec<(Ident, String)> {
     all
 }
 
+/// Reports a constraint that has the name of the job's own constraint on the table.
+pub(super) fn constraint(report: &mut Report, b: &Blueprint) {
+    let Some(name) = b.not_null_check() else { return };
+    let keys = b.table.foreign_keys.iter().map(|key| &key.name);
+    let indexes =
+        b.table.indexes.iter().filter(|index| !index.constraint.is_empty()).map(|index| &index.name);
+    if b.table.checks.iter().map(|check| &check.name).chain(keys).chain(indexes).any(|one| *one == name) {
+        let (name, table) = (plain(name.as_str()), b.table.name.plain());
+        report.error(
+            "name_taken",
+            &name,
+            format!("the job needs the name {name} for a constraint of {table}, but another one has it"),
+            format!("rename it: alter table {table} rename constraint {name} to ..."),
+        );
+    }
+}
+
 /// Reports names that collide or are taken. `taken` is none if a job is open on the table, because that job may use
 /// such names.
 pub(super) fn check(report: &mut Report, b: &Blueprint, taken: Option<&BTreeMap<Ident, String>>) {

@@ -277,6 +277,14 @@ fn partition(lines: &mut DraftLines<'_>, facts: &DraftFacts) {
     };
     lines.section("partition");
     lines.key("partition.by", setting("by", 8, plain(&facts.by), ""));
+    if facts.answers.not_null || lines.asks("partition.not_null") {
+        let about = "the job keeps NULL out of the column";
+        let line = match facts.answers.not_null {
+            true => setting("not_null", 8, true, about),
+            false => comment("not_null = true"),
+        };
+        lines.key("partition.not_null", line);
+    }
     lines.extend([comment(&why)]);
     lines.key("partition.every", setting("every", 8, written, &about));
     if matches!(facts.by_type.as_str(), "timestamptz" | "timestamp with time zone") {

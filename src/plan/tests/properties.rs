@@ -70,7 +70,7 @@ prop_compose! {
         (from, to) in (prop::option::of(any::<String>()), prop::option::of(any::<String>())),
         ahead in 0..=1000_u32,
         names in prop::option::of("\\PC{1,20}"),
-        default in any::<bool>(),
+        (default, not_null) in any::<(bool, bool)>(),
         keep_unique in prop_oneof![
             Just(KeepUnique::Needed), Just(KeepUnique::All), Just(KeepUnique::None), Just(KeepUnique::Listed(vec!["u".to_owned()]))
         ],
@@ -83,7 +83,7 @@ prop_compose! {
             Retention { keep, how }
         });
         Partitioning {
-            by, every, timezone, from, to, ahead, names, default, keep_unique, drop_unique, order, verify, incoming_keys, retention,
+            by, not_null, every, timezone, from, to, ahead, names, default, keep_unique, drop_unique, order, verify, incoming_keys, retention,
         }
     }
 }

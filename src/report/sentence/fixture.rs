@@ -101,6 +101,7 @@ pub(super) fn works() -> Vec<PhaseWork> {
             ConstraintWork::FindForeignKeyViolations,
             ConstraintWork::ValidateForeignKeys { table: t() },
             ConstraintWork::FindViolations { table: t() },
+            ConstraintWork::KeepNullOut { table: t(), column: s("at") },
             ConstraintWork::AddChecks { table: t(), checks: 2 },
             ConstraintWork::AddForeignKeys { table: t(), keys: 1 },
             ConstraintWork::BuildIndexes { table: t(), indexes: 1 },
@@ -262,6 +263,7 @@ fn other_notes() -> Vec<Note> {
 fn swap_changes() -> impl Iterator<Item = SwapChange> {
     [
         SwapChange::Partitioned { table: s("public.t"), column: s("at"), partitions: 24 },
+        SwapChange::NotNull { column: s("at") },
         SwapChange::KeyWidened { key: s("t_pkey"), columns: vec![s("id"), s("at")] },
         SwapChange::KeyTable { index: s("t_email_key"), table: s("public.t_email_key_keys") },
         SwapChange::UniqueGivenUp { index: s("t_serial_key") },

@@ -106,6 +106,7 @@ fn swap_change(change: &SwapChange) -> String {
         SwapChange::Partitioned { table, column, partitions } => {
             format!("{table} is partitioned by {column} into {}", counted(*partitions, "partition"))
         }
+        SwapChange::NotNull { column } => format!("column {column} is NOT NULL"),
         SwapChange::KeyWidened { key, columns } => format!("key {key} is on ({})", columns.join(", ")),
         SwapChange::KeyTable { index, table } => format!("key table {table} keeps {index} unique"),
         SwapChange::UniqueGivenUp { index } => format!("index {index} is no longer unique"),

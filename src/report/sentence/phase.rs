@@ -107,6 +107,11 @@ fn constraint(work: &ConstraintWork) -> String {
         ConstraintWork::FindViolations { table } => {
             format!("looking for rows of {table} that violate the constraints to be added")
         }
+        ConstraintWork::KeepNullOut { table, column } => {
+            format!(
+                "adding a constraint that keeps NULL out of {column} of {table}, then validating; the table stays writable"
+            )
+        }
         ConstraintWork::AddChecks { table, checks } => {
             let checks = counted(*checks, "check constraint");
             format!("adding {checks} to {table} as NOT VALID, then validating; the table stays writable")

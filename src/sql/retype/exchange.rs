@@ -9,7 +9,7 @@ use crate::model::table::ForeignKey;
 
 use super::super::exchange::Exchange;
 use super::super::fill::KEEPS_FILLED;
-use super::super::{carry, foreign_key, prepare};
+use super::super::{foreign_key, not_null, prepare};
 use super::{drop_constraint, rebound, sync_function};
 
 /// A weak lock that makes autovacuum cancel itself and blocks no reader or writer.
@@ -74,7 +74,7 @@ fn statements(r: &Retyping, ending: Direction) -> Vec<String> {
     if r.column.not_null {
         all.push(format!("alter table {table} alter column {column} set not null"));
         if let Some(name) = r.column.looks.as_ref().and_then(|looks| looks.not_null.as_ref()) {
-            all.extend(carry::name_not_null(table, &r.column));
+            all.extend(not_null::rename(table, &r.column));
             all.extend(comment(r, name));
         }
     }

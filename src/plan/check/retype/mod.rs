@@ -32,7 +32,7 @@ pub fn retype(
     let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
     names::kept_trigger(&mut report, plan, table, facts);
     rights::of_retype(&mut report, plan, found, column, &facts.server);
-    let key = key::check(&mut report, table).and_then(|index| index.columns.clone());
+    let key = key::check(&mut report, table, None).and_then(|index| index.columns.clone());
     let Some(column) = column else {
         no_such_column(&mut report, table, &retype.column);
         return (report.0, None);

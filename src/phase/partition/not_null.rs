@@ -1,0 +1,197 @@
+//! Keeps NULL out of a nullable partition column until the swap, with a CHECK constraint on the source that belongs to the
+//! job. The target's column is NOT NULL.
+//!
+//! The constraint exists while the plain table is the table in use: from the start of the job until `abort` or a
+//! rollback, and again from the next swap on. It is valid before a row is copied and before each swap, so every row has a
+//! partition.
+
+use tokio_postgres::error::SqlState;
+
+use crate::error::{Error, Result};
+use crate::event::{ConstraintWork, PhaseOutcome};
+use crate::failpoint;
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::{Ident, plain};
+use crate::model::number;
+use crate::model::objects::Role;
+use crate::model::pace::Work;
+use crate::model::table::Table;
+use crate::model::untrusted_code::Access;
+use crate::pg::objects as pg;
+use crate::pg::transaction::{READ_COMMITTED, transaction};
+use crate::phase::job::locks::briefly;
+use crate::phase::job::meter::Meter;
+use crate::phase::partition::PartitionJob;
+use crate::plan::check::NULLS_COUNTED;
+use crate::sql::finish::validate;
+use crate::sql::{drop_constraint, not_null as sql};
+
+/// The lock for a validation blocks no reader or writer, so the job can wait for it, long enough for autovacuum to
+/// cancel itself.
+const PATIENT: &str = "set local lock_timeout = '5s'";
+/// The time limit for a search for rows with NULL that no lock depends on.
+const LOOK_BRIEFLY: &str = "set local statement_timeout = '60s'";
+
+/// The job's constraint.
+struct NotNullCheck {
+    /// Its current name.
+    name: Ident,
+    valid: bool,
+}
+
+/// Adds the constraint if it does not exist, and validates it; it can be run again. If rows contain NULL, the constraint is
+/// dropped again: it would reject every update of such a row.
+///
+/// # Errors
+/// Rows contain NULL; stopped; or the lock could not be acquired.
+pub async fn establish(context: &PartitionJob) -> Result<()> {
+    let b = context.blueprint();
+    let Some(name) = b.not_null_check().filter(|_| context.direction() == Direction::Forward) else {
+        return Ok(());
+    };
+    if standing(context).await?.is_some_and(|one| one.valid) {
+        return Ok(());
+    }
+    let (table, column) = (b.table.name.plain(), plain(b.by.as_str()));
+    let meter = Meter::begin(context, ConstraintWork::KeepNullOut { table, column });
+    let standing = match standing(context).await? {
+        Some(standing) => standing,
+        None => add(context, &b, &name).await?,
+    };
+    validated(context, &b, &standing).await?;
+    failpoint!("not_null.validated");
+    meter.end(PhaseOutcome::ConstraintsValid);
+    Ok(())
+}
+
+/// Fails if rows contain NULL because the constraint does not exist after a rollback. Such rows are in no partition, and
+/// would be reported as missing.
+///
+/// # Errors
+/// The number of these rows; or the server returned an error.
+pub async fn check(context: &PartitionJob) -> Result<()> {
+    let b = context.blueprint();
+    if !b.not_null || context.direction() == Direction::Reverse || standing(context).await?.is_some() {
+        return Ok(());
+    }
+    no_null(context, &b).await
+}
+
+/// Fails unless `table`, the source as it was just read, has the constraint, and it is valid.
+///
+/// # Errors
+/// Another session dropped it; or the server returned an error.
+pub async fn is_in_force(context: &PartitionJob, table: &Table) -> Result<()> {
+    let b = context.blueprint();
+    if !b.not_null {
+        return Ok(());
+    }
+    let name = name(context).await?;
+    if table.checks.iter().any(|check| Some(&check.name) == name.as_ref() && check.validated) {
+        return Ok(());
+    }
+    let constraint = b.not_null_check().map_or_else(String::new, |name| plain(name.as_str()));
+    Err(Error::failed(format!("{} no longer has constraint {constraint}", b.table.name.plain()))
+        .cause("another session dropped it; the job needs it to keep NULL out of the partition column")
+        .hint("run the same command again: it adds the constraint again"))
+}
+
+/// The current name of the constraint, if it exists.
+///
+/// # Errors
+/// The server returned an error.
+pub async fn name(context: &PartitionJob) -> Result<Option<Ident>> {
+    if !context.blueprint.borrow().not_null {
+        return Ok(None);
+    }
+    Ok(standing(context).await?.map(|one| one.name))
+}
+
+async fn standing(context: &PartitionJob) -> Result<Option<NotNullCheck>> {
+    let client = &context.control;
+    let recorded = pg::recorded(client, context.job.id).await?;
+    let found =
+        recorded.of(Role::Constraint).find_map(|one| Some((one.oid, one.now.as_ref()?.part.clone()?)));
+    let Some((oid, name)) = found else { return Ok(None) };
+    let row = client.query_opt(sql::IS_VALID, &[&oid]).await?;
+    Ok(row.map(|row| NotNullCheck { name, valid: row.get(0) }))
+}
+
+async fn add(context: &PartitionJob, b: &Blueprint, name: &Ident) -> Result<NotNullCheck> {
+    no_null(context, b).await?;
+    let (client, job) = (&context.control, context.job.id);
+    let step = format!("add constraint {} to {}", plain(name.as_str()), b.table.name.plain());
+    briefly(context, vec![b.table.name.clone()], &step, async || {
+        client.batch_execute(&sql::add(b, name)).await?;
+        pg::forget(client, job, Role::Constraint).await?;
+        pg::record_constraint(client, job, b.table.oid, name).await
+    })
+    .await?;
+    failpoint!("not_null.added");
+    let gone = || Error::failed(format!("constraint {} was dropped", plain(name.as_str())));
+    standing(context).await?.ok_or_else(gone)
+}
+
+/// Validates the constraint. A stop request cancels the statement.
+async fn validated(context: &PartitionJob, b: &Blueprint, standing: &NotNullCheck) -> Result<()> {
+    if standing.valid {
+        return Ok(());
+    }
+    let (client, table) = (&context.control, &b.table.name);
+    let step = format!("validate constraint {} of {}", plain(standing.name.as_str()), table.plain());
+    let validated = context.retrying(&step, async || {
+        context.permitted_for(Work::Reads).await?;
+        let cancel = client.cancel_token();
+        let mut validated = std::pin::pin!(transaction(client, READ_COMMITTED, async |client| {
+            context.hold_epoch(client).await?;
+            client.batch_execute(PATIENT).await?;
+            context.check_untrusted_code(client, std::slice::from_ref(table), Access::Copies).await?;
+            Ok(client.batch_execute(&validate(table, &standing.name)).await?)
+        }));
+        tokio::select! {
+            done = &mut validated => return done,
+            () = context.interrupted() => {}
+        }
+        cancel.cancel().await?;
+        let done = validated.await;
+        context.check_stop()?;
+        done
+    });
+    match validated.await {
+        Err(e) if e.is(&SqlState::CHECK_VIOLATION) => {
+            let step = format!("drop constraint {} from {}", plain(standing.name.as_str()), table.plain());
+            let drop = drop_constraint(table, &standing.name);
+            briefly(context, vec![table.clone()], &step, async || Ok(client.batch_execute(&drop).await?))
+                .await?;
+            no_null(context, b).await?;
+            Err(e)
+        }
+        other => other,
+    }
+}
+
+/// Fails if rows of the source contain NULL, as far as that is found in a limited time.
+async fn no_null(context: &PartitionJob, b: &Blueprint) -> Result<()> {
+    let table = std::slice::from_ref(&b.table.name);
+    let counted = context.reading(&context.control, table, async |client| {
+        client.batch_execute(LOOK_BRIEFLY).await?;
+        Ok(client.query_one(&sql::count(b), &[]).await?.get::<_, i64>(0))
+    });
+    let rows = match counted.await {
+        Err(e) if e.is(&SqlState::QUERY_CANCELED) => return Ok(()),
+        counted => counted?,
+    };
+    if rows == 0 {
+        return Ok(());
+    }
+    let more = if rows == NULLS_COUNTED { "at least " } else { "" };
+    let (rows, column) = (number::counted(rows.unsigned_abs(), "row"), plain(b.by.as_str()));
+    let table = b.table.name.plain();
+    Err(Error::failed(format!("column {column} of {table} contains NULL in {more}{rows}"))
+        .cause("it is the partition column: a row with NULL belongs in no partition, and was written while the job did not yet reject it")
+        .hint(format!(
+            "nothing was swapped, and no row is lost; set a value in these rows (`select ... from {table} where {column} is null`), \
+             then run the same command again; or {}",
+            context.way_out()
+        )))
+}

@@ -1,0 +1,75 @@
+//! A nullable partition column: the CHECK constraint that keeps NULL out of the source, and NOT NULL of the target.
+
+use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::ident::{Ident, QualifiedName, literal};
+use crate::model::table::{Column, ColumnLooks};
+use crate::plan::check::NULLS_COUNTED;
+
+use super::{dollar_quoted, from_source};
+
+/// Adds the constraint to the source without reading the rows; every later write is checked.
+pub fn add(b: &Blueprint, name: &Ident) -> String {
+    format!("alter table {} add constraint {name} check ({} is not null) not valid", b.table.name, b.by)
+}
+
+/// Whether the constraint with oid `$1` is valid.
+pub const IS_VALID: &str = "select convalidated from pg_catalog.pg_constraint where oid = $1";
+
+/// The number of rows of the source with NULL, at most [`NULLS_COUNTED`].
+pub fn count(b: &Blueprint) -> String {
+    let from = from_source(&b.sides(Direction::Forward));
+    format!(
+        "select pg_catalog.count(*) from (select from {from} where {} is null limit {NULLS_COUNTED}) x",
+        b.by
+    )
+}
+
+/// Makes the partition column of the target NOT NULL. Where such constraints have names, its name does not contain that of
+/// the target.
+pub fn of_target(b: &Blueprint) -> Vec<String> {
+    let target = b.target();
+    let mut all = vec![format!("alter table {target} alter column {} set not null", b.by)];
+    let name = Ident::derived(&format!("{}_{}_not_null", b.table.name.name.as_str(), b.by.as_str()));
+    if b.table.checks.iter().all(|check| check.name != name) {
+        let looks = ColumnLooks { not_null: Some(name), ..ColumnLooks::default() };
+        let named = b.by_column().map(|by| Column { looks: Some(looks), ..by.clone() });
+        all.extend(named.and_then(|column| rename(&target, &column)));
+    }
+    all
+}
+
+/// Renames the NOT NULL constraint of a column to that of the source, on servers where such constraints have names.
+pub(super) fn rename(table: &QualifiedName, column: &Column) -> Option<String> {
+    let name = column.looks.as_ref()?.not_null.as_ref()?;
+    let body = format!(
+        "declare
+  given name;
+begin
+  select conname into given from pg_catalog.pg_constraint
+  where conrelid = {table}::regclass and contype = 'n' and conname <> {name}
+    and conkey = array(select attnum from pg_catalog.pg_attribute where attrelid = {table}::regclass and attname = {column});
+  if found then
+    execute pg_catalog.format('alter table %s rename constraint %I to %I', {table}, given, {name});
+  end if;
+end",
+        table = literal(&table.to_string()),
+        name = literal(name.as_str()),
+        column = literal(column.name.as_str()),
+    );
+    Some(format!("do {}", dollar_quoted(&body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::blueprint::tests::blueprint;
+
+    #[test]
+    fn the_constraint_of_the_source_and_that_of_the_target() {
+        let mut b = blueprint();
+        b.not_null = true;
+        let mut all = vec![count(&b), add(&b, &b.not_null_check().unwrap())];
+        all.extend(of_target(&b));
+        insta::assert_snapshot!(all.join(";\n"));
+    }
+}
