@@ -67,7 +67,7 @@
 //! | what is carried over, for `check -v` | `inventory` | `check::dependents` | | | |
 //! | objects that refer to the table | `dependent` | `check::dependents` | `dependent`, `matview`, `row_functions` | | `partition::after_exchange`, `job::matviews` |
 //! | foreign keys | `orphans`, `remade_keys` | `check::dependents` | `foreign_key`, `orphans` | `orphans` | `job::foreign_keys` |
-//! | a nullable partition column | `blueprint` | `check::column` | `not_null` | | `partition::not_null` |
+//! | a nullable partition column | `blueprint`, `filling` | `check::column`, `check::null_as` | `not_null`, `fill` | `null_trial` | `partition::not_null` |
 //! | key tables | `key_table` | `check::key_tables` | `key_table`, `maintain` | `preflight` | `partition::key_tables`, `maintain` |
 //! | additions by event triggers | | | `strip`, `additions` | | `job::additions` |
 //! | copy, chunk size | `sizer`, `key`, `ledger_gaps` | | `copy` | `store` | `partition::copy`, `job::chunks` |
@@ -171,7 +171,7 @@
 //!   are found: [`sql`]: `with_operators`
 //! - **what happens if a row no longer satisfies a CHECK**: `phase::partition::checks`
 //! - **what keeps NULL out of a nullable partition column, and when**: `phase::partition::not_null`: `establish`;
-//!   `sql::not_null`; a rollback drops it: `sql::swap`: `exchange`
+//!   `sql::not_null`; a rollback drops it: `sql::swap`: `exchange`; rows with NULL are filled by `phase::backfill`: `fill`
 //! - **which unique constraints get a key table**: `plan::check::key_tables`: `is_wanted`; what keeps it in sync:
 //!   `sql::key_table::triggers`; what happens to it when a partition is dropped: `phase::maintain::retire`
 //!

@@ -182,10 +182,10 @@ async fn the_partition_column() {
 #[tokio::test]
 async fn nulls_and_infinities_are_counted() {
     let nulls = "alter table t alter at drop not null; update t set at = null where id < 3;";
-    insta::assert_snapshot!(check_good(nulls).await, @"
+    insta::assert_snapshot!(check_good(nulls).await, @r#"
     error[nullable_partition_column]: at: partition column at is nullable (3 rows contain NULL now), but it becomes part of the key
-      hint: set a value in these rows, and set not_null = true under [partition]; the job then keeps NULL out of the column
-    ");
+      hint: set null_as = "..." under [partition], an SQL expression that gives these rows a value; or set a value in them, and set not_null = true under [partition]; the job then keeps NULL out of the column
+    "#);
     insta::assert_snapshot!(check_good("alter table t alter at drop not null; create index on t (at)").await, @"
     error[nullable_partition_column]: at: partition column at is nullable (0 rows contain NULL now), but it becomes part of the key
       hint: set not_null = true under [partition]; the job then keeps NULL out of the column

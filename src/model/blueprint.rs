@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ident::{Ident, QualifiedName, not_null_check, part_index};
 use super::key_table::{self, KeyTable};
+use super::plan_sql::PlanSql;
 use super::table::{Check, Column, ForeignKey, Index, Table};
 
 /// The schema with the tables of pgstrata.
@@ -22,6 +23,9 @@ pub struct Blueprint {
     /// Whether the partition column of the source is nullable, and the job keeps NULL out of it.
     #[serde(default)]
     pub not_null: bool,
+    /// How NULL in the partition column is filled until the swap, if the plan says so.
+    #[serde(default)]
+    pub null_as: Option<NullFilling>,
     /// The index whose columns are the key.
     pub key_index: Ident,
     /// The columns of the key, in the order of the index.
@@ -57,6 +61,17 @@ pub struct Blueprint {
 
 fn yes() -> bool {
     true
+}
+
+/// How rows with NULL in the partition column are filled, with the names in the plan's SQL resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NullFilling {
+    /// The value, an expression over the row `t`.
+    pub value: String,
+    /// The condition for these rows.
+    pub filter: String,
+    /// The settings of the SQL.
+    pub sql: PlanSql,
 }
 
 /// One partition: `[from, to)`.
@@ -335,6 +350,7 @@ pub(crate) mod tests {
             table: petri(),
             by: Ident::new("created_at"),
             not_null: false,
+            null_as: None,
             key_index: Ident::new("petri_observations_pkey"),
             key: vec![Ident::new("observation_id")],
             partitions: vec![

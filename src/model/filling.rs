@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::blueprint::SCHEMA;
+use super::blueprint::{Blueprint, SCHEMA};
 use super::ident::{Ident, QualifiedName, not_null_check, part_index};
 use super::plan_sql::{Join, PlanSql};
 use super::table::{Column, Table};
@@ -98,6 +98,24 @@ impl NewKey {
 }
 
 impl Filling {
+    /// The filling of rows with NULL in the partition column; without such rows, a filling that sets nothing.
+    pub fn of_nulls(b: &Blueprint) -> Self {
+        let null_as = b.null_as.as_ref();
+        Self {
+            job: b.job.clone(),
+            table: b.table.clone(),
+            key: b.key.clone(),
+            add: Vec::new(),
+            from: None,
+            set: null_as.map(|one| (b.by.clone(), one.value.clone())).into_iter().collect(),
+            filter: null_as.map(|one| one.filter.clone()),
+            keep_filled: null_as.is_some(),
+            stays: false,
+            finish: Finishing::default(),
+            sql: null_as.map_or_else(PlanSql::default, |one| one.sql.clone()),
+        }
+    }
+
     /// Whether the job only adds constraints and indexes.
     pub fn only_finishes(&self) -> bool {
         self.set.is_empty()

@@ -9,6 +9,7 @@ pub mod finish_trial;
 pub mod in_use;
 pub mod latency;
 pub mod lease;
+mod null_trial;
 pub mod objects;
 pub mod orphans;
 mod partition_trial;

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Row};
 use crate::error::{Error, Result};
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::design::Design;
-use crate::model::finding::{Finding, Findings, Level};
+use crate::model::finding::{Finding, Findings};
 use crate::model::granted_again::{self, GrantedAgain};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::lock_estimate::LockTable;
@@ -19,23 +19,23 @@ use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, ForeignKey, Table};
 use crate::model::untrusted_code::Access;
 use crate::plan::check::{
-    self, Facts, Found, Grantor, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings,
-    TableTrial, Text, UniqueFacts, UntrustedChild, Values, Writes, Writing,
+    self, Facts, Found, Grantor, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings, Text,
+    UniqueFacts, UntrustedChild, Values, Writes, Writing,
 };
 use crate::plan::partitioning;
-use crate::plan::{Backfill, Partitioning, Plan, Retype};
+use crate::plan::{Backfill, Partitioning, Plan, Retype, Task};
 use crate::sql::{
     catalog as catalog_sql, from_source, key_table, preflight as sql, surroundings as around,
     trial as trial_sql, writing as writing_sql,
 };
 
-use super::{catalog, orphans, partition_trial, refused, rehearsal, row_trial, store, trial, untrusted_code};
+use super::refused::{PLANS_SQL, has_errors, passed};
+use super::{
+    catalog, null_trial, orphans, partition_trial, rehearsal, row_trial, store, trial, untrusted_code,
+};
 
 /// The time limit for testing all foreign keys together.
 const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(5);
-
-/// The results of the trials on the server, for a job that computes values.
-const PLANS_SQL: &str = "the plan's SQL";
 
 /// The findings, and what the job would build.
 #[derive(Debug)]
@@ -145,7 +145,16 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
     let mut complete = true;
     let (mut findings, mut blueprint) = check::check(plan, partitioning, &facts);
     // What a job that has begun created exists, and was tried before.
+    if let (Some(b), Some(backfill)) = (&mut blueprint, partitioning.null_backfill())
+        && b.not_null
+        && catalog::find(client, &b.target()).await?.is_none()
+    {
+        let writing = writing(client, b.table.oid).await?;
+        b.null_as = null_trial::trial(client, plan, &backfill, (&facts, &writing), &mut findings).await?;
+        complete = b.null_as.is_some();
+    }
     if let Some(b) = &mut blueprint
+        && complete
         && catalog::find(client, &b.target()).await?.is_none()
     {
         let from = from_source(&b.sides(Direction::Forward));
@@ -169,6 +178,11 @@ pub async fn partition(client: &Client, plan: &Plan, partitioning: &Partitioning
     Ok(Preflight { findings, design, rows_estimated, rows_to_fill: None })
 }
 
+/// Whether a partition job first fills rows with NULL in the partition column.
+fn fills_nulls(task: &Task) -> bool {
+    matches!(task, Task::Partition(partitioning) if partitioning.null_as.is_some())
+}
+
 /// The findings of a trial of the definitions that the job would create, without reading all rows.
 ///
 /// # Errors
@@ -183,18 +197,6 @@ pub(super) async fn definitions(client: &Client, plan: &Plan, b: &Blueprint) -> 
         findings.extend(check::table_tried(&b.table, &trial, Writes::Copies));
     }
     Ok(findings)
-}
-
-/// The result of a trial; none, with a warning, if it failed because of a lock that others hold or a time limit.
-fn passed<T>(tried: Result<T>, what: &str, table: &Table, findings: &mut Vec<Finding>) -> Result<Option<T>> {
-    let mut trial = TableTrial::default();
-    let result = refused::passing(tried, what, &mut trial)?;
-    findings.extend(check::table_tried(table, &trial, Writes::Updates));
-    Ok(result)
-}
-
-fn has_errors(findings: &[Finding]) -> bool {
-    findings.iter().any(|finding| finding.level == Level::Error)
 }
 
 /// Whether the job can read the keys of the rows of `from`, in a database whose encoding accepts any bytes.
@@ -301,7 +303,9 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
     let (trust, task) = plan.map_or((&[][..], None), |plan| (plan.trust(), Some(plan.task())));
     table.operator_schemas = catalog::operator_schemas(client, oid, trust).await?;
     let access = match task {
-        Some(task) if task.purpose().updates_rows() => Access::Updates { cascades: true },
+        Some(task) if task.purpose().updates_rows() || fills_nulls(task) => {
+            Access::Updates { cascades: true }
+        }
         _ => Access::Copies,
     };
     if untrusted_code::untrusted_owner(client, std::slice::from_ref(&table.name), trust, access)

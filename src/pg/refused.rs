@@ -5,7 +5,9 @@ use serde_json::Value;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
-use crate::plan::check::{Refusal, TableTrial};
+use crate::model::finding::{Finding, Level};
+use crate::model::table::Table;
+use crate::plan::check::{self, Refusal, TableTrial, Writes};
 use crate::sql::trial as sql;
 
 /// Whether a plan has a separate scan for the part of the probe.
@@ -45,4 +47,25 @@ pub(super) fn refusal(error: Error) -> Result<Refusal> {
         }
         _ => Err(error),
     }
+}
+
+/// The results of the trials on the server, for a job that computes values.
+pub(super) const PLANS_SQL: &str = "the plan's SQL";
+
+/// The result of a trial; none, with a warning, if it failed because of a lock that others hold or a time limit.
+pub(super) fn passed<T>(
+    tried: Result<T>,
+    what: &str,
+    table: &Table,
+    findings: &mut Vec<Finding>,
+) -> Result<Option<T>> {
+    let mut trial = TableTrial::default();
+    let result = passing(tried, what, &mut trial)?;
+    findings.extend(check::table_tried(table, &trial, Writes::Updates));
+    Ok(result)
+}
+
+/// Whether one of the findings is an error.
+pub(super) fn has_errors(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.level == Level::Error)
 }

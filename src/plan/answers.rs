@@ -53,9 +53,8 @@ pub(super) fn key_of(code: &str) -> &'static str {
         | "view_bound_to_key"
         | "on_conflict_key"
         | "trigger_moves_row" => "partition.by",
-        "nullable_partition_column" | "null_in_partition_column" | "null_rejected" | "not_null_already" => {
-            "partition.not_null"
-        }
+        "nullable_partition_column" | "null_rejected" | "not_null_already" => "partition.not_null",
+        "null_in_partition_column" | "null_filled" | "null_as_null" => "partition.null_as",
         "interval" | "partitions" => "partition.every",
         "bounds" | "rows_outside_bounds" => "partition.from",
         "partition_names" | "name_taken" | "names_collide" => "partition.names",

@@ -24,6 +24,7 @@ pub(super) const KEYS: [(&str, &[&str]); 10] = [
         &[
             "by",
             "not_null",
+            "null_as",
             "every",
             "timezone",
             "from",
@@ -157,6 +158,7 @@ impl RetypeSection {
 pub(super) struct PartitionSection {
     pub(super) by: Option<Setting>,
     pub(super) not_null: Option<Setting>,
+    pub(super) null_as: Option<Setting>,
     pub(super) every: Option<Setting>,
     pub(super) timezone: Option<Setting>,
     pub(super) from: Option<Setting>,
@@ -169,10 +171,11 @@ pub(super) struct PartitionSection {
 }
 
 impl PartitionSection {
-    pub(super) fn leaves(&self) -> [(&'static str, &Option<Setting>); 11] {
+    pub(super) fn leaves(&self) -> [(&'static str, &Option<Setting>); 12] {
         [
             ("partition.by", &self.by),
             ("partition.not_null", &self.not_null),
+            ("partition.null_as", &self.null_as),
             ("partition.every", &self.every),
             ("partition.timezone", &self.timezone),
             ("partition.from", &self.from),

@@ -171,6 +171,7 @@ impl Partitioning {
         let mut all = vec![
             ("partition.by", Identity, Some(plain(&self.by).into())),
             ("partition.not_null", Identity, not_null),
+            ("partition.null_as", Identity, self.null_as.clone().map(Value::from)),
             ("partition.every", Identity, Some(interval(self.every))),
             ("partition.timezone", Identity, Some(self.timezone.name().into())),
             ("partition.from", Identity, self.from.clone().map(Value::from)),

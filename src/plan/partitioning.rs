@@ -3,7 +3,8 @@
 //! The first and the last partition are whole intervals: the first one contains `from` (or the oldest row), and the
 //! last one ends at the first interval boundary at or above `to`.
 
-use super::{IncomingKeys, KeepUnique, Order, Plan, Retention, RowComparison};
+use super::settings::Settings;
+use super::{Backfill, Finish, IncomingKeys, KeepFilled, KeepUnique, Order, Plan, Retention, RowComparison};
 use crate::error::Error;
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::partition::{Bound, ColumnKind, Every, Range, Scheme, Template};
@@ -15,6 +16,8 @@ pub struct Partitioning {
     pub by: String,
     /// Whether the job keeps NULL out of a nullable partition column.
     pub not_null: bool,
+    /// The expression with which NULL in the partition column is filled, over the row `t`; the job then keeps NULL out.
+    pub null_as: Option<String>,
     /// The interval of one partition.
     pub every: Every,
     /// The time zone in which days and months begin, for a `timestamptz` column.
@@ -59,6 +62,26 @@ impl Plan {
             text(scheme.zone().name())
         );
         Self::parse(&toml, &table.plain())
+    }
+}
+
+impl Partitioning {
+    /// Whether the job keeps NULL out of the partition column, if it is nullable.
+    pub fn keeps_null_out(&self) -> bool {
+        self.not_null || self.null_as.is_some()
+    }
+
+    /// The backfill of rows with NULL in the partition column.
+    pub fn null_backfill(&self) -> Option<Backfill> {
+        Some(Backfill {
+            add: Vec::new(),
+            from: None,
+            set: vec![(self.by.clone(), self.null_as.clone()?)],
+            filter: Some(format!("t.{} is null", Ident::new(&self.by))),
+            keep_filled: KeepFilled::UntilDone,
+            finish: Finish::default(),
+            settings: Settings::default(),
+        })
     }
 }
 

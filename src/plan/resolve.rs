@@ -128,6 +128,7 @@ fn partitioning(p: &mut Problems, file: &PlanFile) -> Option<Partitioning> {
     let PlanFile { partition, copy, verify, dependents, retention, .. } = file;
     let by = p.required("partition.by", &partition.by, "by = \"created_at\"", |v| column(text(v)?));
     let not_null = p.optional("partition.not_null", &partition.not_null, flag);
+    let null_as = p.optional("partition.null_as", &partition.null_as, backfill::expression);
     let every = p.required("partition.every", &partition.every, "every = \"1 month\"", interval);
     let timezone = p.optional("partition.timezone", &partition.timezone, |v| zone(text(v)?));
     let from = p.optional("partition.from", &partition.from, plain_text);
@@ -146,6 +147,7 @@ fn partitioning(p: &mut Problems, file: &PlanFile) -> Option<Partitioning> {
     Some(Partitioning {
         by: by?,
         not_null: not_null.unwrap_or(false),
+        null_as,
         every: every?,
         timezone: timezone.unwrap_or(Tz::UTC),
         from,

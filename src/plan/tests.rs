@@ -60,6 +60,7 @@ trust = ["app"]
 [partition]
 by       = '"Created At"'
 not_null = true
+null_as  = "now()"
 every    = "1 month"
 timezone = "europe/berlin"
 from     = 2024-01-01
@@ -104,6 +105,7 @@ fn a_full_plan_is_read() {
         trust: vec!["app".to_owned()],
         task: Task::Partition(Partitioning {
             not_null: true,
+            null_as: Some("now()".to_owned()),
             by: "Created At".to_owned(),
             every: Every::Months(1),
             timezone: Tz::Europe__Berlin,
@@ -433,6 +435,7 @@ fn every_known_key_is_identity_or_tunable_or_the_name() {
     let least = Plan::parse(LEAST, "p.toml").unwrap();
     let partitioning = Partitioning {
         not_null: true,
+        null_as: Some("now()".to_owned()),
         from: Some("a".to_owned()),
         to: Some("b".to_owned()),
         names: Some("c".to_owned()),

@@ -1,6 +1,7 @@
 //! The end of a job: `finalize` closes the rollback window, and `abort` removes everything.
 
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::filling::Filling;
 use crate::model::ident::{Ident, QualifiedName, literal};
 
 use super::exchange::Exchange;
@@ -39,8 +40,12 @@ impl Leaving {
         let sides = b.sides(direction);
         let before_swap = direction == Direction::Forward;
         let on = |table: &QualifiedName, name: &str| (table.clone(), Ident::new(name));
+        let null_as = b.null_as.as_ref().map(|_| Filling::of_nulls(b));
+        let mut functions = vec![b.capture_function(), b.guard_function()];
+        functions.extend(null_as.as_ref().map(Filling::fill_function));
         let names = [capture::ROW_TRIGGER, capture::TRUNCATE_TRIGGER, swap::GUARD];
         let mut triggers: Vec<_> = names.iter().map(|name| on(&sides.source, name)).collect();
+        triggers.extend(null_as.filter(|_| before_swap).map(|f| (sides.source.clone(), f.fill_trigger())));
         triggers.extend(leaves.iter().map(|leaf| on(leaf, capture::TRUNCATE_TRIGGER)));
         Self {
             constraints: b
@@ -52,7 +57,7 @@ impl Leaving {
             in_use: Some(sides.source),
             triggers,
             table: Some((sides.target, None)),
-            functions: vec![b.capture_function(), b.guard_function()],
+            functions,
             exchange: Some((b.exchange_function(), b.definition_function())),
             own: vec![b.log(), b.truncations()],
             key_tables: b.key_tables.iter().filter(|_| before_swap).map(|k| (k.name.clone(), None)).collect(),

@@ -1,11 +1,12 @@
 //! A nullable partition column: the CHECK constraint that keeps NULL out of the source, and NOT NULL of the target.
 
 use crate::model::blueprint::{Blueprint, Direction};
+use crate::model::filling::Filling;
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Column, ColumnLooks};
 use crate::plan::check::NULLS_COUNTED;
 
-use super::{dollar_quoted, from_source};
+use super::{dollar_quoted, drop_constraint, fill, from_source, objects};
 
 /// Adds the constraint to the source without reading the rows; every later write is checked.
 pub fn add(b: &Blueprint, name: &Ident) -> String {
@@ -21,6 +22,31 @@ pub fn count(b: &Blueprint) -> String {
     format!(
         "select pg_catalog.count(*) from (select from {from} where {} is null limit {NULLS_COUNTED}) x",
         b.by
+    )
+}
+
+/// The statements with which an exchange removes what the job has on the plain table, if nothing was renamed: a swap the
+/// trigger that fills rows, a rollback the constraint.
+pub fn removed(b: &Blueprint, ending: Direction) -> Vec<String> {
+    match ending {
+        Direction::Forward => {
+            let f = b.null_as.as_ref().map(|_| Filling::of_nulls(b));
+            f.map(|f| objects::drop_trigger(&b.table.name, &f.fill_trigger())).into_iter().collect()
+        }
+        Direction::Reverse => {
+            b.not_null_check().map(|name| drop_constraint(&b.old(), &name)).into_iter().collect()
+        }
+    }
+}
+
+/// The number of rows with NULL, of a few, for which the plan's expression is NULL, and the number of these few.
+pub fn yields_null(f: &Filling) -> String {
+    format!(
+        "select pg_catalog.count(*) filter (where x.v1 is null), pg_catalog.count(*)
+from (select {} from only {} t  where {} limit 1000) x",
+        fill::values(f),
+        f.table.name,
+        fill::filter(f)
     )
 }
 

@@ -28,7 +28,11 @@ pub fn whole_partition(b: &Blueprint) -> Part {
 
 /// Copies the sample to the partition that accepts every row, the only one that exists.
 pub fn copy(b: &Blueprint, sampled: &str) -> String {
-    copy::insert(b, sampled)
+    match &b.null_as {
+        // These rows are filled before they are copied.
+        Some(_) => copy::insert(b, &format!("({sampled}) and {} is not null", b.by)),
+        None => copy::insert(b, sampled),
+    }
 }
 
 /// Builds the indexes of the partition; each is reported by the name of the table's index.

@@ -34,7 +34,7 @@ pub fn script(b: &Blueprint, physical: bool, rows: RowComparison) -> Vec<Section
 
 /// The number of sections before that of the capture.
 const CAPTURE: usize = 2;
-/// The number of sections before those of the key tables, without that for a nullable partition column.
+/// The number of sections before those of the key tables, without those for a nullable partition column.
 const KEY_TABLES: usize = 7;
 
 fn before_the_swap(
@@ -94,13 +94,9 @@ fn before_the_swap(
             mirror::drain(b, forward),
         ),
     ];
-    if let Some(name) = b.not_null_check() {
-        let title = "capture: keep NULL out of the partition column (added in one transaction with a short lock_timeout, \
-             retried; validated in another)";
-        let statements = vec![not_null::add(b, &name), finish::validate(&b.table.name, &name)];
-        all.insert(CAPTURE, section(title, statements));
-    }
-    let key_tables = KEY_TABLES + usize::from(b.not_null);
+    let nulls = nulls(b, &middle);
+    let key_tables = KEY_TABLES + nulls.len();
+    all.splice(CAPTURE..CAPTURE, nulls);
     for k in &b.key_tables {
         let name = k.name.plain();
         all.insert(
@@ -110,6 +106,22 @@ fn before_the_swap(
         let compared = vec![key_table::compare(k, &b.target())];
         all.push(section(&format!("verify: key table {name} (one transaction)"), compared));
     }
+    all
+}
+
+/// What fills rows with NULL in the partition column, and keeps NULL out of it.
+fn nulls(b: &Blueprint, middle: &KeyRange) -> Vec<Section> {
+    let Some(name) = b.not_null_check() else { return Vec::new() };
+    let (f, mut all) = (Filling::of_nulls(b), Vec::new());
+    if f.keep_filled {
+        let title = "capture: create the trigger that fills rows written with NULL in the partition column (one transaction, \
+             short lock_timeout, retried)";
+        all.push(section(title, fill::keep_filled(&f)));
+        all.extend(filled(&f, middle));
+    }
+    let title = "capture: keep NULL out of the partition column (added in one transaction with a short lock_timeout, \
+         retried; validated in another)";
+    all.push(section(title, vec![not_null::add(b, &name), finish::validate(&b.table.name, &name)]));
     all
 }
 
@@ -329,8 +341,8 @@ fn drained(b: &Blueprint, direction: Direction, batch: Batch) -> Vec<String> {
 
 fn exchange(b: &Blueprint, ending: Direction, leaves: &[QualifiedName]) -> Vec<String> {
     let mut all = swap::guard_function(b);
-    let not_null = b.not_null_check();
-    all.extend(swap::exchange(b, ending, leaves, swap::Guard::Serializable, not_null.as_ref()).create());
+    let removed = not_null::removed(b, ending);
+    all.extend(swap::exchange(b, ending, leaves, swap::Guard::Serializable, removed).create());
     all
 }
 

@@ -336,6 +336,9 @@ pub const CHUNK_TIMES: &str = "select coalesce(seen, rows), ms from pgstrata.chu
 /// The number of rows that a backfill has filled.
 pub const ROWS_FILLED: &str = "select coalesce(pg_catalog.sum(rows), 0)::bigint from pgstrata.chunks where job_id = $1 and step <> 'copy'";
 
+/// Deletes the ledger of the rows that job `$1` filled before it copies them.
+pub const FORGET_FILLED: &str = "delete from pgstrata.chunks where job_id = $1 and step <> 'copy'";
+
 /// The number of rows that a finished backfill has filled, from its history.
 pub const ROWS_FILLED_IN_ALL: &str =
     "select detail from pgstrata.events where job_id = $1 and what = 'rows_set' order by id desc limit 1";

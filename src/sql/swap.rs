@@ -53,18 +53,16 @@ fn further_locks(b: &Blueprint, ending: Direction, leaves: &[QualifiedName]) -> 
     all
 }
 
-/// The exchange in one direction. It fails if a change is pending. A rollback drops `not_null`, the job's constraint that
-/// keeps NULL out of the partition column.
+/// The exchange in one direction. It fails if a change is pending. `removed` are the statements that remove objects of the job
+/// from the plain table.
 pub fn exchange(
     b: &Blueprint,
     ending: Direction,
     leaves: &[QualifiedName],
     guard: Guard,
-    not_null: Option<&Ident>,
+    removed: Vec<String>,
 ) -> Exchange {
     let pending = |table: QualifiedName| format!("exists (select from {table})");
-    let plain = b.sides(ending).target;
-    let dropped = not_null.filter(|_| ending == Direction::Reverse).map(|name| drop_constraint(&plain, name));
     Exchange {
         function: b.exchange_function(),
         definition: b.definition_function(),
@@ -78,7 +76,7 @@ pub fn exchange(
         pending: Some(format!("{} or {}", pending(b.log()), pending(b.truncations()))),
         captured: capture::CAPTURE_IN_FORCE.to_owned(),
         further_locks: further_locks(b, ending, leaves),
-        statements: dropped.into_iter().chain(statements(b, ending, leaves, guard)).collect(),
+        statements: removed.into_iter().chain(statements(b, ending, leaves, guard)).collect(),
         last: counters(b, ending),
         functions: b.table.dependents.functions.iter().map(|f| f.name.clone()).collect(),
     }

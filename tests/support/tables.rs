@@ -1,6 +1,7 @@
 //! The tables that writers change, each with its truth copy: a plain table that only the writers change.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -37,6 +38,8 @@ pub struct TableSpec {
     rows: u64,
     /// Whether `created_at` is nullable.
     nullable: bool,
+    /// Whether writers write NULL to `created_at` now and then.
+    pub nulls: Arc<AtomicBool>,
     /// One transaction in so many is a TRUNCATE.
     pub truncate_one_in: Option<u32>,
     /// The factor by which deletes are more frequent than usual.
@@ -75,6 +78,7 @@ impl TableSpec {
             kind,
             rows,
             nullable: false,
+            nulls: Arc::default(),
             truncate_one_in: None,
             deletes: 1,
             session: "",
@@ -88,7 +92,7 @@ impl TableSpec {
         self
     }
 
-    /// Makes `created_at` nullable. Writers do not write NULL.
+    /// Makes `created_at` nullable. Writers do not write NULL unless [`Self::nulls`] is set.
     pub fn nullable(mut self) -> Self {
         self.nullable = true;
         self
@@ -210,7 +214,7 @@ impl TableSpec {
     /// The values of a row's other columns.
     pub fn payload(&self, rng: &mut StdRng) -> Vec<Option<String>> {
         let mut values = vec![
-            Some(random_instant(rng)),
+            (!(self.nulls.load(Ordering::Relaxed) && rng.random_bool(0.3))).then(|| random_instant(rng)),
             (!rng.random_bool(0.1)).then(|| pick(rng, &TITLES).to_owned()),
             Some(format!("{}.{:02}", rng.random_range(-9999..9999), rng.random_range(0..100))),
             Some(format!(r#"{{"n": {}, "text": "a \"b\" c"}}"#, rng.random::<u32>())),

@@ -53,6 +53,28 @@ pub(super) fn counts(rows: &[Row]) -> Result<(Counts, u64)> {
     Ok((Counts { seen: number(0), to_fill: number(1), filled: number(3), held }, number(2)))
 }
 
+/// Whether the job fills rows with NULL in the partition column, before it copies them.
+pub(super) fn fills_nulls(filler: &BackfillJob) -> bool {
+    filler.job.design.blueprint().is_some()
+}
+
+/// The error for rows that still must be filled after they were filled.
+pub(super) fn never_filled(filler: &BackfillJob, rows: &str) -> Error {
+    if fills_nulls(filler) {
+        return Error::failed(format!("the plan's `null_as` returns NULL for rows with NULL; {rows}")).hint(
+            "these rows are unchanged; set a value in them and run the same command again, or abort the job, write an \
+             expression that is never NULL, such as `coalesce(..., now())`, and run the plan again: filled rows stay filled",
+        );
+    }
+    Error::failed(format!(
+        "rows still match the plan's `where` after they were filled, so the job would never end; {rows}"
+    ))
+    .hint(
+        "this chunk was rolled back; abort the job, write a `where` that is false for a filled row, such as \
+        `t.column is null`, and run the plan again: filled rows stay filled",
+    )
+}
+
 pub(super) fn key_of(row: &Row) -> Key {
     (0..row.len()).map(|i| row.get(i)).collect()
 }

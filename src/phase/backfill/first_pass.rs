@@ -50,13 +50,21 @@ pub(super) const LATE: &str = "late";
 ///
 /// # Errors
 /// Stopped; the plan's SQL fails, or its condition still matches filled rows; or the server returned an error.
-#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "fill"))]
 pub async fn pass(filler: &BackfillJob) -> Result<State> {
+    let meter = filled(filler).await?;
+    let state = filler.advance(&filler.control, Step::Fill).await?;
+    failpoint!("fill.done");
+    ended(filler, meter).await.map(|()| state)
+}
+
+/// Fills the rows; [`ended`] then reports their number.
+#[tracing::instrument(name = "phase", level = "debug", skip_all, fields(name = "fill"))]
+pub(super) async fn filled(filler: &BackfillJob) -> Result<Meter<'_>> {
     in_force(filler).await?;
     let f = &filler.filling;
     let oid = catalog::must_find(&filler.control, &f.table.name).await?;
-    let step = format!("read the size of {}", f.table.name.plain());
-    let (rows, ..) = filler.retrying(&step, async || catalog::size(&filler.control, oid).await).await?;
+    let reading = format!("read the size of {}", f.table.name.plain());
+    let (rows, ..) = filler.retrying(&reading, async || catalog::size(&filler.control, oid).await).await?;
     let done: i64 =
         store::chunk_times(&filler.control, filler.job.id).await?.iter().map(|(rows, _)| rows).sum();
     let columns = f.set.iter().map(|(name, _)| crate::model::ident::plain(name.as_str())).collect::<Vec<_>>();
@@ -70,12 +78,14 @@ pub async fn pass(filler: &BackfillJob) -> Result<State> {
         kept = meter.beat() => kept?,
     }
     failpoint!("fill.chunks_done");
-    let state = filler.advance(&filler.control, Step::Fill).await?;
-    failpoint!("fill.done");
+    Ok(meter)
+}
+
+pub(super) async fn ended(filler: &BackfillJob, meter: Meter<'_>) -> Result<()> {
     let chunks = latency::of_chunks(&filler.control, filler.job.id).await?;
     let rows = store::rows_filled(&filler.control, filler.job.id).await?;
     meter.end(PhaseOutcome::RowsFilled { rows, chunks });
-    Ok(state)
+    Ok(())
 }
 
 fn sizer() -> ChunkSizer {
@@ -404,14 +414,7 @@ impl<'a> Pass<'a> {
         if rows.is_empty() {
             return Ok(());
         }
-        Err(Error::failed(format!(
-            "rows still match the plan's `where` after they were filled, so the job would never end; {}",
-            named(&rows)
-        ))
-        .hint(
-            "this chunk was rolled back; abort the job, write a `where` that is false for a filled row, such as \
-            `t.column is null`, and run the plan again: filled rows stay filled",
-        ))
+        Err(answer::never_filled(self.filler, &named(&rows)))
     }
 
     /// Fills the rows that other sessions had locked, each in a separate transaction that holds no other lock while it

@@ -130,6 +130,16 @@ impl JobKind for BackfillJob {
     }
 }
 
+/// Fills the rows in both passes, for a job of another kind, whose state does not change.
+///
+/// # Errors
+/// Stopped; rows cannot be filled; or the server returned an error.
+pub(super) async fn fill(filler: &BackfillJob) -> Result<()> {
+    let meter = first_pass::filled(filler).await?;
+    first_pass::ended(filler, meter).await?;
+    second_pass::check_every_row(filler).await.map(drop)
+}
+
 /// Runs the next phase and returns the new state; none if the job has ended.
 ///
 /// # Errors

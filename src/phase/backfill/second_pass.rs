@@ -25,7 +25,7 @@ use crate::phase::job::{chunks, workers};
 use crate::plan::LockBudget;
 use crate::sql::{fill as sql, store as store_sql};
 
-use super::answer::key_of;
+use super::answer::{fills_nulls, key_of, never_filled};
 use super::first_pass::{LATE, Pass};
 use super::{BackfillJob, in_force, leaves, unless_gone};
 
@@ -129,7 +129,7 @@ async fn one_range(
         if !again.is_empty() {
             once_more += 1;
             if once_more == ROUNDS {
-                return Err(still_matching(&again));
+                return Err(still_matching(pass.filler, &again));
             }
         }
         found += (late.len() - again.len()) as u64;
@@ -151,9 +151,12 @@ async fn one_range(
     }
 }
 
-fn still_matching(keys: &[&Key]) -> Error {
+fn still_matching(filler: &BackfillJob, keys: &[&Key]) -> Error {
     let named: Vec<String> = keys.iter().take(5).map(|key| key.join(", ")).collect();
     let count = number::counted(keys.len() as u64, "row");
+    if fills_nulls(filler) {
+        return never_filled(filler, &format!("{count}, among them, by key: {}", named.join("; ")));
+    }
     Error::new(Kind::Differs, format!("{count} still match the plan's `where` after they were filled"))
         .cause(format!("among them, by key: {}", named.join("; ")))
         .hint(

@@ -33,9 +33,7 @@ pub async fn carry(
     let mut now = definition.table.clone();
     after_exchange::ignore_expected_changes(context, &b, &mut now).await?;
     without_copies(&b, ending, &mut now);
-    if let Some(own) = not_null::name(context).await? {
-        now.checks.retain(|check| check.name != own);
-    }
+    not_null::ignore_own(context, &mut now).await?;
     let known = in_use::read(client, job).await?;
     let Some(mut was) = known.or_else(|| (ending == Direction::Forward).then(|| b.table.clone())) else {
         // An earlier version did the swap, and did not store the definition after it.

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::event::{EndWork, KeptWarning, PhaseOutcome};
 use crate::failpoint;
 use crate::model::blueprint::Direction;
+use crate::model::filling::Filling;
 use crate::model::history::History;
 use crate::model::ident::QualifiedName;
 use crate::model::objects::{Object, Objects, Role};
@@ -86,7 +87,8 @@ impl Ending {
         let names = b.sides(direction);
         let in_use_now = named(client, in_use).await?;
         let goes_now = named(client, goes).await?;
-        let functions = vec![b.capture_function(), b.guard_function()];
+        let mut functions = vec![b.capture_function(), b.guard_function()];
+        functions.extend(b.null_as.as_ref().map(|_| Filling::of_nulls(&b).fill_function()));
         let triggers = pg::triggers(client, &functions, in_use.unwrap_or(0)).await?;
         let mut stays = Vec::new();
         // The old table belonged to the application: a user who renamed it intends to keep it.

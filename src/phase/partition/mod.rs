@@ -47,6 +47,7 @@ use crate::error::{Error, Result};
 use crate::event::{JobNote, PartitionNote};
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::design::Design;
+use crate::model::filling::Filling;
 use crate::model::number;
 use crate::model::objects::Objects;
 use crate::model::pace::Work;
@@ -57,6 +58,7 @@ use crate::pg::catalog;
 use crate::pg::connect::Session;
 use crate::pg::preflight::{self, Preflight};
 use crate::pg::store::{self, Job};
+use crate::phase::BackfillJob;
 use crate::phase::job::driver::Driver;
 use crate::phase::job::exchange::Swapped;
 use crate::phase::job::kind::{JobKind, Verdict, of_kind};
@@ -70,7 +72,8 @@ use verify::Verified;
 /// One driver of one partition job.
 #[derive(Debug)]
 pub struct PartitionJob {
-    driver: Driver,
+    /// Fills rows with NULL in the partition column; it has the driver.
+    filler: BackfillJob,
     /// The part of the plan that is specific to partition jobs.
     pub partitioning: Partitioning,
     /// The parameters of the statements. Partitions may be added during the job.
@@ -83,7 +86,7 @@ impl Deref for PartitionJob {
     type Target = Driver;
 
     fn deref(&self) -> &Driver {
-        &self.driver
+        &self.filler
     }
 }
 
@@ -130,11 +133,12 @@ impl JobKind for PartitionJob {
     fn from_driver(driver: Driver) -> Result<Self> {
         let partitioning = driver.plan.partitioning()?.clone();
         let blueprint = RefCell::new(driver.job.blueprint()?.clone());
-        Ok(Self { driver, partitioning, blueprint, objects: RefCell::default() })
+        let filler = BackfillJob::of(driver, Filling::of_nulls(&blueprint.borrow()));
+        Ok(Self { filler, partitioning, blueprint, objects: RefCell::default() })
     }
 
     fn into_driver(self) -> Driver {
-        self.driver
+        self.filler.release()
     }
 
     async fn tidy_up(&self) -> Result<()> {

@@ -1,30 +1,36 @@
 //! Keeps NULL out of a nullable partition column until the swap, with a CHECK constraint on the source that belongs to the
-//! job. The target's column is NOT NULL.
+//! job. The target's column is NOT NULL. If the plan has `null_as`, a trigger first fills every row that is written with
+//! NULL, and a backfill fills the existing ones.
 //!
-//! The constraint exists while the plain table is the table in use: from the start of the job until `abort` or a
-//! rollback, and again from the next swap on. It is valid before a row is copied and before each swap, so every row has a
-//! partition.
+//! Constraint and trigger exist while the plain table is the table in use: from the start of the job until `abort` or a
+//! rollback, and again from the next swap on. The constraint is valid before a row is copied and before each swap, so
+//! every row has a partition.
 
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, Result};
-use crate::event::{ConstraintWork, PhaseOutcome};
+use crate::event::{ColumnWork, ConstraintWork, PhaseOutcome};
 use crate::failpoint;
 use crate::model::blueprint::{Blueprint, Direction};
-use crate::model::ident::{Ident, plain};
+use crate::model::filling::Filling;
+use crate::model::history::History;
+use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::number;
 use crate::model::objects::Role;
 use crate::model::pace::Work;
+use crate::model::shell::word;
+use crate::model::state::State;
 use crate::model::table::Table;
 use crate::model::untrusted_code::Access;
-use crate::pg::objects as pg;
-use crate::pg::transaction::{READ_COMMITTED, transaction};
+use crate::pg::transaction::{READ_COMMITTED, all, transaction};
+use crate::pg::{objects as pg, store};
+use crate::phase::backfill;
 use crate::phase::job::locks::briefly;
 use crate::phase::job::meter::Meter;
 use crate::phase::partition::PartitionJob;
 use crate::plan::check::NULLS_COUNTED;
 use crate::sql::finish::validate;
-use crate::sql::{drop_constraint, not_null as sql};
+use crate::sql::{drop_constraint, fill, not_null as sql, objects, store as store_sql};
 
 /// The lock for a validation blocks no reader or writer, so the job can wait for it, long enough for autovacuum to
 /// cancel itself.
@@ -49,18 +55,42 @@ pub async fn establish(context: &PartitionJob) -> Result<()> {
     let Some(name) = b.not_null_check().filter(|_| context.direction() == Direction::Forward) else {
         return Ok(());
     };
-    if standing(context).await?.is_some_and(|one| one.valid) {
+    keep_filled(context, &b).await?;
+    let found = standing(context).await?;
+    if found.as_ref().is_some_and(|one| one.valid) {
         return Ok(());
+    }
+    if found.is_none() && b.null_as.is_some() {
+        backfill::fill(&context.filler).await?;
     }
     let (table, column) = (b.table.name.plain(), plain(b.by.as_str()));
     let meter = Meter::begin(context, ConstraintWork::KeepNullOut { table, column });
-    let standing = match standing(context).await? {
+    let standing = match found {
         Some(standing) => standing,
         None => add(context, &b, &name).await?,
     };
     validated(context, &b, &standing).await?;
     failpoint!("not_null.validated");
     meter.end(PhaseOutcome::ConstraintsValid);
+    Ok(())
+}
+
+/// Creates the trigger that fills rows that are written with NULL, unless it exists.
+async fn keep_filled(context: &PartitionJob, b: &Blueprint) -> Result<()> {
+    let f = Filling::of_nulls(b);
+    if !f.keep_filled {
+        return Ok(());
+    }
+    let (client, trigger) = (&context.control, f.fill_trigger());
+    if client.query_one(fill::KEEPS_FILLED, &[&b.table.oid, &trigger.as_str()]).await?.get(0) {
+        return Ok(());
+    }
+    let table = b.table.name.plain();
+    let step = format!("create the trigger of the job on {table}");
+    let meter = Meter::begin(context, ColumnWork::FillByTrigger { table });
+    let statements = fill::keep_filled(&f);
+    briefly(context, vec![b.table.name.clone()], &step, async || all(client, &statements).await).await?;
+    meter.end(PhaseOutcome::TriggersReady);
     Ok(())
 }
 
@@ -96,11 +126,44 @@ pub async fn is_in_force(context: &PartitionJob, table: &Table) -> Result<()> {
         .hint("run the same command again: it adds the constraint again"))
 }
 
-/// The current name of the constraint, if it exists.
+/// The statements with which an exchange that ends direction `ending` removes what the job has on the plain table: a swap
+/// the trigger, a rollback the constraint.
 ///
 /// # Errors
 /// The server returned an error.
-pub async fn name(context: &PartitionJob) -> Result<Option<Ident>> {
+pub async fn removal(context: &PartitionJob, ending: Direction) -> Result<Vec<String>> {
+    let b = context.blueprint();
+    if ending == Direction::Reverse {
+        let name = name(context).await?;
+        return Ok(name.map(|name| drop_constraint(&b.old(), &name)).into_iter().collect());
+    }
+    let triggers = triggers(context, &b).await?;
+    Ok(triggers.iter().map(|(table, trigger)| objects::drop_trigger(table, trigger)).collect())
+}
+
+/// Removes what the job has on the plain table from the definition of the table in use.
+///
+/// # Errors
+/// The server returned an error.
+pub async fn ignore_own(context: &PartitionJob, table: &mut Table) -> Result<()> {
+    if let Some(own) = name(context).await? {
+        table.checks.retain(|check| check.name != own);
+    }
+    let own = triggers(context, &context.blueprint()).await?;
+    table.triggers.retain(|trigger| own.iter().all(|(_, one)| *one != trigger.name));
+    Ok(())
+}
+
+/// The trigger that fills rows, whatever its name.
+async fn triggers(context: &PartitionJob, b: &Blueprint) -> Result<Vec<(QualifiedName, Ident)>> {
+    if b.null_as.is_none() {
+        return Ok(Vec::new());
+    }
+    pg::triggers(&context.control, &[Filling::of_nulls(b).fill_function()], b.table.oid).await
+}
+
+/// The current name of the constraint, if it exists.
+async fn name(context: &PartitionJob) -> Result<Option<Ident>> {
     if !context.blueprint.borrow().not_null {
         return Ok(None);
     }
@@ -118,13 +181,22 @@ async fn standing(context: &PartitionJob) -> Result<Option<NotNullCheck>> {
 }
 
 async fn add(context: &PartitionJob, b: &Blueprint, name: &Ident) -> Result<NotNullCheck> {
-    no_null(context, b).await?;
+    if b.null_as.is_none() {
+        no_null(context, b).await?;
+    }
     let (client, job) = (&context.control, context.job.id);
     let step = format!("add constraint {} to {}", plain(name.as_str()), b.table.name.plain());
     briefly(context, vec![b.table.name.clone()], &step, async || {
         client.batch_execute(&sql::add(b, name)).await?;
         pg::forget(client, job, Role::Constraint).await?;
-        pg::record_constraint(client, job, b.table.oid, name).await
+        pg::record_constraint(client, job, b.table.oid, name).await?;
+        if b.null_as.is_some() {
+            // From now on, no row has NULL. After a rollback, all rows are looked at again.
+            let filled = History::RowsSet { rows: store::rows_filled(client, job).await? };
+            store::event(client, job, &filled).await?;
+            client.execute(store_sql::FORGET_FILLED, &[&job]).await?;
+        }
+        Ok(())
     })
     .await?;
     failpoint!("not_null.added");
@@ -188,10 +260,21 @@ async fn no_null(context: &PartitionJob, b: &Blueprint) -> Result<()> {
     let (rows, column) = (number::counted(rows.unsigned_abs(), "row"), plain(b.by.as_str()));
     let table = b.table.name.plain();
     Err(Error::failed(format!("column {column} of {table} contains NULL in {more}{rows}"))
-        .cause("it is the partition column: a row with NULL belongs in no partition, and was written while the job did not yet reject it")
-        .hint(format!(
-            "nothing was swapped, and no row is lost; set a value in these rows (`select ... from {table} where {column} is null`), \
-             then run the same command again; or {}",
-            context.way_out()
-        )))
+        .cause("it is the partition column, and rows with NULL belong in no partition")
+        .hint(match b.null_as {
+            Some(_) if context.state() == State::RolledBack => format!(
+                "no row is lost; `pgstrata swap {}` sets the value of null_as in these rows first",
+                word(&context.job.name)
+            ),
+            Some(_) => format!(
+                "null_as is NULL or fails for these rows; set a value in them (`select * from {table} where {column} is null`), \
+                 then run the same command again; or {}",
+                context.way_out()
+            ),
+            None => format!(
+                "they were written while the job did not yet reject NULL; nothing was swapped, and no row is lost; set a \
+                 value in these rows (`select * from {table} where {column} is null`), then run the same command again; or {}",
+                context.way_out()
+            ),
+        }))
 }

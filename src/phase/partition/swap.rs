@@ -97,8 +97,8 @@ async fn ready(context: &PartitionJob, exchanger: &Exchanger<'_>, ending: Direct
         OldSnapshots::Accept => Guard::EveryWrite,
         OldSnapshots::Wait | OldSnapshots::Cancel => Guard::Serializable,
     };
-    let not_null = not_null::name(context).await?;
-    let exchange = sql::exchange(&b, ending, &leaves, guard, not_null.as_ref());
+    let removed = not_null::removal(context, ending).await?;
+    let exchange = sql::exchange(&b, ending, &leaves, guard, removed);
     exchanger.ready(&exchange, sql::guard_function(&b)).await?;
     Ok(Ready { definition, exchange })
 }

@@ -146,7 +146,7 @@ fn definition(report: &mut Report, column: &Column) {
 fn nulls(report: &mut Report, plan: &Partitioning, table: &Table, column: &Column, values: &Values) {
     let (name, table) = (plain(column.name.as_str()), table.name.plain());
     if column.not_null {
-        if plan.not_null {
+        if plan.keeps_null_out() {
             report.note("not_null_already", &name, format!("column {name} is already NOT NULL"));
         }
         return;
@@ -157,15 +157,31 @@ fn nulls(report: &mut Report, plan: &Partitioning, table: &Table, column: &Colum
     } else if values.estimated {
         nulls = format!("about {nulls}");
     }
-    if !plan.not_null {
+    if !plan.keeps_null_out() {
         let keep = "set not_null = true under [partition]; the job then keeps NULL out of the column";
         let hint = match values.nulls {
             0 => keep.to_owned(),
-            _ => format!("set a value in these rows, and {keep}"),
+            _ => format!(
+                "set null_as = \"...\" under [partition], an SQL expression that gives these rows a value; or set a value in them, and {keep}"
+            ),
         };
         let message =
             format!("partition column {name} is nullable ({nulls} now), but it becomes part of the key");
         report.error("nullable_partition_column", &name, message, hint);
+        return;
+    }
+    if plan.null_as.is_some() {
+        report.warning(
+            "null_filled",
+            &name,
+            format!(
+                "{nulls} in column {name} of {table}: the job sets the value of null_as there and in every row that is \
+                 written with NULL until the swap, and neither abort nor rollback sets them to NULL again; from the swap \
+                 on, every INSERT or UPDATE that leaves NULL in the column fails"
+            ),
+            "make sure that no application writes NULL there after the swap: a default applies only to INSERTs without \
+             the column",
+        );
         return;
     }
     if values.nulls > 0 {
@@ -173,7 +189,10 @@ fn nulls(report: &mut Report, plan: &Partitioning, table: &Table, column: &Colum
             "null_in_partition_column",
             &name,
             format!("{nulls} in partition column {name}, and belong in no partition"),
-            format!("set a value in these rows: select * from {table} where {name} is null"),
+            format!(
+                "set null_as = \"...\" under [partition], an SQL expression that gives these rows a value; or set a value in \
+                 them: select * from {table} where {name} is null"
+            ),
         );
     }
     report.warning(

@@ -15,6 +15,7 @@ mod key_tables;
 mod mentions;
 mod named;
 mod names;
+mod null_as;
 mod replication;
 mod retype;
 mod rights;
@@ -44,6 +45,7 @@ pub use facts::{
 pub use finishing::{FinishTrial, Referenced, Standing};
 pub use key_tables::{UniqueFacts, UntrustedChild};
 pub use named::{Named, named};
+pub use null_as::{add_new, null_as_null, null_as_refused, of_null_as};
 pub use retype::{ColumnFacts, Rehearsal, rehearsed, retype};
 pub use sampled::{sample_untried, sampled};
 pub use server::OLDEST_SERVER;
@@ -138,7 +140,7 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
     let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
     rights::check(&mut report, plan, table, &found.rights, &facts.server);
     let by = Ident::new(&partitioning.by);
-    let key = key::check(&mut report, table, partitioning.not_null.then_some(&by));
+    let key = key::check(&mut report, table, partitioning.keeps_null_out().then_some(&by));
     let partitions = column::check(&mut report, partitioning, found);
     indexes::check(&mut report, partitioning, table, key, facts.server.version);
     let key_tables = key_tables::check(&mut report, partitioning, found, key);
@@ -154,7 +156,8 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
     let (Some(key), Some(partitions)) = (key, partitions) else { return (report.0, None) };
     let b = Blueprint {
         job: plan.name().to_owned(),
-        not_null: partitioning.not_null && table.column(&by).is_some_and(|column| !column.not_null),
+        null_as: None,
+        not_null: partitioning.keeps_null_out() && table.column(&by).is_some_and(|column| !column.not_null),
         by,
         key_index: key.name.clone(),
         key: key.columns.clone().unwrap_or_default(),

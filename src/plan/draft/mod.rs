@@ -285,6 +285,11 @@ fn partition(lines: &mut DraftLines<'_>, facts: &DraftFacts) {
         };
         lines.key("partition.not_null", line);
     }
+    if lines.asks("partition.null_as") {
+        let line =
+            "null_as = \"...\"  # an SQL expression over the row t, such as coalesce(t.updated_at, now())";
+        lines.key("partition.null_as", comment(line));
+    }
     lines.extend([comment(&why)]);
     lines.key("partition.every", setting("every", 8, written, &about));
     if matches!(facts.by_type.as_str(), "timestamptz" | "timestamp with time zone") {

@@ -71,6 +71,7 @@ prop_compose! {
         ahead in 0..=1000_u32,
         names in prop::option::of("\\PC{1,20}"),
         (default, not_null) in any::<(bool, bool)>(),
+        null_as in prop::option::of(sql()),
         keep_unique in prop_oneof![
             Just(KeepUnique::Needed), Just(KeepUnique::All), Just(KeepUnique::None), Just(KeepUnique::Listed(vec!["u".to_owned()]))
         ],
@@ -83,7 +84,7 @@ prop_compose! {
             Retention { keep, how }
         });
         Partitioning {
-            by, not_null, every, timezone, from, to, ahead, names, default, keep_unique, drop_unique, order, verify, incoming_keys, retention,
+            by, not_null, null_as, every, timezone, from, to, ahead, names, default, keep_unique, drop_unique, order, verify, incoming_keys, retention,
         }
     }
 }
