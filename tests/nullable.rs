@@ -210,6 +210,69 @@ async fn a_key_that_contains_the_column() {
     assert_eq!(lab.catalog().await, before);
 }
 
+/// A unique constraint on nullable columns is the key as long as the job keeps NULL out of them.
+#[tokio::test]
+async fn a_key_on_nullable_columns() {
+    let setup = "create table t (b int, a int, at timestamptz not null, n int, constraint k unique (a, b));
+        insert into t select i % 7, i, '2024-01-01'::timestamptz + i * interval '1 day', i from generate_series(0, 400) i;
+        analyze t";
+    let lab = Lab::new(setup, PLAN).await;
+    let before = lab.catalog().await;
+    let insert = "insert into t values (1, null, '2024-02-02')";
+    lab.ok("run").await;
+    assert_eq!(write(&lab.db, insert).await, Some(SqlState::CHECK_VIOLATION));
+    lab.db.execute("update t set n = -n where a % 3 = 0; delete from t where a % 5 = 0; update t set b = 8 where a = 7").await;
+    let sum = "select sum(a * 10 + b + n)::bigint from t";
+    let expected = lab.count(sum).await;
+    lab.ok("swap").await;
+    assert_eq!(lab.count(sum).await, expected);
+    assert_eq!(write(&lab.db, insert).await, Some(SqlState::NOT_NULL_VIOLATION));
+    lab.ok("rollback").await;
+    assert_eq!(lab.count(sum).await, expected);
+    assert_eq!(write(&lab.db, insert).await, None);
+    let error = lab.refused("swap").await;
+    assert!(error.starts_with("exit 1\nerror: columns a, b of public.t contain NULL in # row\n"), "{error}");
+    lab.none(CONSTRAINTS).await;
+    lab.db.execute("delete from t where a is null").await;
+    lab.steps(&["swap", "rollback", "abort"]).await;
+    assert_eq!(lab.catalog().await, before);
+    lab.steps(&["run --swap", "finalize --now"]).await;
+    assert_eq!(lab.count(sum).await, expected);
+}
+
+#[tokio::test]
+async fn what_check_reports_about_a_key_on_nullable_columns() {
+    let db = Database::new().await;
+    db.execute("create table t (a int, b int, at timestamptz not null); create unique index k on t (a, b); insert into t values (1, 2, now()); analyze t")
+        .await;
+    let without = PLAN.replace("not_null = true\n", "");
+    let backfill =
+        "table = 't'\nkind = 'backfill'\n[backfill]\nset = { at = 'now()' }\nwhere = 't.at is null'\n";
+    let codes = |printed: &str| -> Vec<String> {
+        let code = |line: &String| line.split(['[', ']']).nth(1).unwrap_or_default().to_owned();
+        errors(printed).iter().map(code).collect()
+    };
+    for plan in [&without, backfill] {
+        let printed = check(&db, plan).await;
+        assert_eq!(codes(&printed), ["no_usable_key"], "{printed}");
+        assert!(!printed.contains("set a value"), "{printed}");
+    }
+    let found = findings(&check(&db, PLAN).await);
+    let rejected = found.iter().filter(|one| one.starts_with("warning[null_rejected]")).count();
+    assert_eq!(rejected, 2, "{found:?}");
+    let drafted = db.pgstrata(&["plan", "t", "--by", "at"]).await.ok().stdout;
+    assert!(drafted.contains("\nnot_null = true"), "{drafted}");
+    db.execute("insert into t values (1, null, now()), (1, null, now())").await;
+    assert_eq!(codes(&check(&db, PLAN).await), ["null_in_key"]);
+    for plan in [&without, backfill] {
+        let printed = check(&db, plan).await;
+        assert!(
+            printed.contains("2 rows contain NULL in b") && printed.contains("set a value in these rows"),
+            "{printed}"
+        );
+    }
+}
+
 /// The value of `null_as` in tests under writers.
 const VALUE: &str = "timestamptz '2024-06-15 12:00:00+00'";
 /// The table as it would be with every NULL filled.

@@ -85,8 +85,8 @@ pub enum ConstraintWork {
     ValidateForeignKeys { table: String },
     /// Finds rows that violate the constraints to be added.
     FindViolations { table: String },
-    /// Adds and validates the check constraint that keeps NULL out of the partition column.
-    KeepNullOut { table: String, column: String },
+    /// Adds and validates the check constraint that keeps NULL out of the partition column and the key.
+    KeepNullOut { table: String, columns: Vec<String> },
     /// Adds and validates check constraints.
     AddChecks { table: String, checks: u64 },
     /// Adds and validates foreign keys.

@@ -20,9 +20,9 @@ pub struct Blueprint {
     pub table: Table,
     /// The partition column.
     pub by: Ident,
-    /// Whether the partition column of the source is nullable, and the job keeps NULL out of it.
+    /// Nullable columns of the source that the job keeps NULL out of: the partition column, and columns of the key.
     #[serde(default)]
-    pub not_null: bool,
+    pub not_null: Vec<Ident>,
     /// How NULL in the partition column is filled until the swap, if the plan says so.
     #[serde(default)]
     pub null_as: Option<NullFilling>,
@@ -190,14 +190,14 @@ impl Blueprint {
         QualifiedName { schema: Ident::new(SCHEMA), name: Ident::derived(&format!("{what}_{}", self.job)) }
     }
 
-    /// The CHECK constraint that keeps NULL out of the partition column of the source, if the job needs one.
+    /// The CHECK constraint that keeps NULL out of columns of the source, if the job needs one.
     pub fn not_null_check(&self) -> Option<Ident> {
-        self.not_null.then(|| not_null_check(&self.by))
+        self.not_null.first().map(not_null_check)
     }
 
     /// A column of the source as the target has it.
     pub fn target_column(&self, column: &Column) -> Column {
-        let not_null = column.not_null || self.not_null && column.name == self.by;
+        let not_null = column.not_null || self.not_null.contains(&column.name);
         Column { not_null, ..column.clone() }
     }
 
@@ -349,7 +349,7 @@ pub(crate) mod tests {
             job: "petri_observations".into(),
             table: petri(),
             by: Ident::new("created_at"),
-            not_null: false,
+            not_null: vec![],
             null_as: None,
             key_index: Ident::new("petri_observations_pkey"),
             key: vec![Ident::new("observation_id")],

@@ -15,7 +15,7 @@ use super::table::{Column, Comment, ForeignKey, Index, Table};
 pub enum SwapChange {
     /// The table is partitioned.
     Partitioned { table: String, column: String, partitions: u64 },
-    /// The partition column is NOT NULL.
+    /// A column is NOT NULL.
     NotNull { column: String },
     /// The key also includes the partition column.
     KeyWidened { key: String, columns: Vec<String> },
@@ -43,9 +43,8 @@ pub fn changes(b: &Blueprint) -> Vec<SwapChange> {
     let leaves = b.partitions.len() + usize::from(b.default.is_some());
     let name = |ident: &Ident| plain(ident.as_str());
     let (partitioned, column) = (table.name.plain(), name(&b.by));
-    let not_null = b.not_null.then(|| SwapChange::NotNull { column: column.clone() });
     let mut all = vec![SwapChange::Partitioned { table: partitioned, column, partitions: leaves as u64 }];
-    all.extend(not_null);
+    all.extend(b.not_null.iter().map(|column| SwapChange::NotNull { column: name(column) }));
     if b.widened() {
         let columns = b.place_columns().iter().map(|c| name(&c.name)).collect();
         all.push(SwapChange::KeyWidened { key: name(&b.target_index_name(&b.key_index)), columns });
@@ -85,9 +84,9 @@ pub fn unexpected(b: &Blueprint, now: &Table) -> Vec<String> {
     for index in expected.indexes.iter_mut().filter(|i| b.is_key(i) && b.widened()) {
         widen(b, index);
     }
-    for column in expected.columns.iter_mut().filter(|c| b.not_null && c.name == b.by && !c.not_null) {
+    for column in expected.columns.iter_mut().filter(|c| !c.not_null && b.not_null.contains(&c.name)) {
         column.not_null = true;
-        let name = now.column(&b.by).and_then(|now| now.looks.as_ref()?.not_null.clone());
+        let name = now.column(&column.name).and_then(|now| now.looks.as_ref()?.not_null.clone());
         if let Some(looks) = &mut column.looks {
             looks.not_null = name;
         }

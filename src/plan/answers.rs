@@ -1,6 +1,7 @@
 //! Answers: settings that resolve findings of the check. Determines which key of a plan resolves a finding, and which
 //! answers `pgstrata plan` writes.
 
+use super::check;
 use crate::model::finding::Finding;
 use crate::model::ident::plain;
 use crate::model::table::Table;
@@ -29,7 +30,8 @@ impl Answers {
                 }
                 new
             }
-            "nullable_partition_column" => !std::mem::replace(&mut self.not_null, true),
+            "no_usable_key" if check::nullable_columns(table).is_empty() => false,
+            "nullable_partition_column" | "no_usable_key" => !std::mem::replace(&mut self.not_null, true),
             // Some keys can only be dropped by hand: they are reported again after this setting was added.
             "incoming_foreign_key" => !std::mem::replace(&mut self.drop_incoming, true),
             _ => false,
@@ -53,7 +55,9 @@ pub(super) fn key_of(code: &str) -> &'static str {
         | "view_bound_to_key"
         | "on_conflict_key"
         | "trigger_moves_row" => "partition.by",
-        "nullable_partition_column" | "null_rejected" | "not_null_already" => "partition.not_null",
+        "nullable_partition_column" | "null_rejected" | "null_in_key" | "not_null_already" => {
+            "partition.not_null"
+        }
         "null_in_partition_column" | "null_filled" | "null_as_null" => "partition.null_as",
         "interval" | "partitions" => "partition.every",
         "bounds" | "rows_outside_bounds" => "partition.from",

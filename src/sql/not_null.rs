@@ -1,4 +1,4 @@
-//! A nullable partition column: the CHECK constraint that keeps NULL out of the source, and NOT NULL of the target.
+//! Nullable columns of the place: the CHECK constraint that keeps NULL out of the source, and NOT NULL of the target.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::filling::Filling;
@@ -10,7 +10,8 @@ use super::{dollar_quoted, drop_constraint, fill, from_source, objects};
 
 /// Adds the constraint to the source without reading the rows; every later write is checked.
 pub fn add(b: &Blueprint, name: &Ident) -> String {
-    format!("alter table {} add constraint {name} check ({} is not null) not valid", b.table.name, b.by)
+    let condition = b.not_null.iter().map(|c| format!("{c} is not null")).collect::<Vec<_>>().join(" and ");
+    format!("alter table {} add constraint {name} check ({condition}) not valid", b.table.name)
 }
 
 /// Whether the constraint with oid `$1` is valid.
@@ -19,11 +20,23 @@ pub const IS_VALID: &str = "select convalidated from pg_catalog.pg_constraint wh
 /// The number of rows of the source with NULL, at most [`NULLS_COUNTED`].
 pub fn count(b: &Blueprint) -> String {
     let from = from_source(&b.sides(Direction::Forward));
+    let condition = b.not_null.iter().map(|c| format!("{c} is null")).collect::<Vec<_>>().join(" or ");
+    format!("select pg_catalog.count(*) from (select from {from} where {condition} limit {NULLS_COUNTED}) x")
+}
+
+/// The number of rows of a table with NULL in a column, at most [`NULLS_COUNTED`].
+pub fn in_column(table: &QualifiedName, column: &Ident) -> String {
     format!(
-        "select pg_catalog.count(*) from (select from {from} where {} is null limit {NULLS_COUNTED}) x",
-        b.by
+        "select pg_catalog.count(*) from (select from only {table} where {column} is null limit {NULLS_COUNTED}) x"
     )
 }
+
+/// The number of rows with NULL in the column `$2` of the relation with oid `$1`, according to the statistics; null without
+/// statistics.
+pub const ESTIMATED: &str = "select (pg_catalog.max(s.null_frac) * pg_catalog.max(c.reltuples))::bigint
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  left join pg_catalog.pg_stats s on s.schemaname = n.nspname and s.tablename = c.relname and s.attname::text = $2 and not s.inherited
+where c.oid = $1";
 
 /// The statements with which an exchange removes what the job has on the plain table, if nothing was renamed: a swap the
 /// trigger that fills rows, a rollback the constraint.
@@ -50,15 +63,14 @@ from (select {} from only {} t  where {} limit 1000) x",
     )
 }
 
-/// Makes the partition column of the target NOT NULL. Where such constraints have names, its name does not contain that of
-/// the target.
-pub fn of_target(b: &Blueprint) -> Vec<String> {
+/// Makes a column of the target NOT NULL. Where such constraints have names, its name does not contain that of the target.
+pub fn of_target(b: &Blueprint, column: &Ident) -> Vec<String> {
     let target = b.target();
-    let mut all = vec![format!("alter table {target} alter column {} set not null", b.by)];
-    let name = Ident::derived(&format!("{}_{}_not_null", b.table.name.name.as_str(), b.by.as_str()));
+    let mut all = vec![format!("alter table {target} alter column {column} set not null")];
+    let name = Ident::derived(&format!("{}_{}_not_null", b.table.name.name.as_str(), column.as_str()));
     if b.table.checks.iter().all(|check| check.name != name) {
         let looks = ColumnLooks { not_null: Some(name), ..ColumnLooks::default() };
-        let named = b.by_column().map(|by| Column { looks: Some(looks), ..by.clone() });
+        let named = b.table.column(column).map(|one| Column { looks: Some(looks), ..one.clone() });
         all.extend(named.and_then(|column| rename(&target, &column)));
     }
     all
@@ -93,9 +105,9 @@ mod tests {
     #[test]
     fn the_constraint_of_the_source_and_that_of_the_target() {
         let mut b = blueprint();
-        b.not_null = true;
+        b.not_null = vec![b.by.clone(), Ident::new("note")];
         let mut all = vec![count(&b), add(&b, &b.not_null_check().unwrap())];
-        all.extend(of_target(&b));
+        all.extend(of_target(&b, &b.by));
         insta::assert_snapshot!(all.join(";\n"));
     }
 }

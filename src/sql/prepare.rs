@@ -44,9 +44,8 @@ pub fn parts(b: &Blueprint) -> Vec<Part> {
         let add = format!("alter table {target} add constraint {} {}", check.name, check.definition);
         all.push(Part::new("constraint", &check.name, again(vec![add])));
     }
-    if b.not_null {
-        all.push(Part::new("NOT NULL of column", &b.by, not_null::of_target(b)));
-    }
+    let required = b.not_null.iter();
+    all.extend(required.map(|c| Part::new("NOT NULL of column", c, not_null::of_target(b, c))));
     // Otherwise, partitions would accept NULL.
     let inherit = |name: &Ident| format!("alter table {target} alter constraint {name} inherit");
     all.extend(table.not_null_no_inherit.iter().map(|name| Part::new("constraint", name, [inherit(name)])));

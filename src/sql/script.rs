@@ -119,7 +119,7 @@ fn nulls(b: &Blueprint, middle: &KeyRange) -> Vec<Section> {
         all.push(section(title, fill::keep_filled(&f)));
         all.extend(filled(&f, middle));
     }
-    let title = "capture: keep NULL out of the partition column (added in one transaction with a short lock_timeout, \
+    let title = "capture: keep NULL out of the partition column and the key (added in one transaction with a short lock_timeout, \
          retried; validated in another)";
     all.push(section(title, vec![not_null::add(b, &name), finish::validate(&b.table.name, &name)]));
     all

@@ -1,5 +1,5 @@
-//! Keeps NULL out of a nullable partition column until the swap, with a CHECK constraint on the source that belongs to the
-//! job. The target's column is NOT NULL. If the plan has `null_as`, a trigger first fills every row that is written with
+//! Keeps NULL out of nullable columns of the place until the swap, with a CHECK constraint on the source that belongs to the
+//! job. The target's columns are NOT NULL. If the plan has `null_as`, a trigger first fills every row that is written with
 //! NULL, and a backfill fills the existing ones.
 //!
 //! Constraint and trigger exist while the plain table is the table in use: from the start of the job until `abort` or a
@@ -63,8 +63,8 @@ pub async fn establish(context: &PartitionJob) -> Result<()> {
     if found.is_none() && b.null_as.is_some() {
         backfill::fill(&context.filler).await?;
     }
-    let (table, column) = (b.table.name.plain(), plain(b.by.as_str()));
-    let meter = Meter::begin(context, ConstraintWork::KeepNullOut { table, column });
+    let (table, columns) = (b.table.name.plain(), b.not_null.iter().map(|c| plain(c.as_str())).collect());
+    let meter = Meter::begin(context, ConstraintWork::KeepNullOut { table, columns });
     let standing = match found {
         Some(standing) => standing,
         None => add(context, &b, &name).await?,
@@ -101,7 +101,10 @@ async fn keep_filled(context: &PartitionJob, b: &Blueprint) -> Result<()> {
 /// The number of these rows; or the server returned an error.
 pub async fn check(context: &PartitionJob) -> Result<()> {
     let b = context.blueprint();
-    if !b.not_null || context.direction() == Direction::Reverse || standing(context).await?.is_some() {
+    if b.not_null.is_empty()
+        || context.direction() == Direction::Reverse
+        || standing(context).await?.is_some()
+    {
         return Ok(());
     }
     no_null(context, &b).await
@@ -113,7 +116,7 @@ pub async fn check(context: &PartitionJob) -> Result<()> {
 /// Another session dropped it; or the server returned an error.
 pub async fn is_in_force(context: &PartitionJob, table: &Table) -> Result<()> {
     let b = context.blueprint();
-    if !b.not_null {
+    if b.not_null.is_empty() {
         return Ok(());
     }
     let name = name(context).await?;
@@ -122,7 +125,7 @@ pub async fn is_in_force(context: &PartitionJob, table: &Table) -> Result<()> {
     }
     let constraint = b.not_null_check().map_or_else(String::new, |name| plain(name.as_str()));
     Err(Error::failed(format!("{} no longer has constraint {constraint}", b.table.name.plain()))
-        .cause("another session dropped it; the job needs it to keep NULL out of the partition column")
+        .cause("another session dropped it; the job needs it to keep NULL out of the partition column and the key")
         .hint("run the same command again: it adds the constraint again"))
 }
 
@@ -164,7 +167,7 @@ async fn triggers(context: &PartitionJob, b: &Blueprint) -> Result<Vec<(Qualifie
 
 /// The current name of the constraint, if it exists.
 async fn name(context: &PartitionJob) -> Result<Option<Ident>> {
-    if !context.blueprint.borrow().not_null {
+    if context.blueprint.borrow().not_null.is_empty() {
         return Ok(None);
     }
     Ok(standing(context).await?.map(|one| one.name))
@@ -257,23 +260,29 @@ async fn no_null(context: &PartitionJob, b: &Blueprint) -> Result<()> {
         return Ok(());
     }
     let more = if rows == NULLS_COUNTED { "at least " } else { "" };
-    let (rows, column) = (number::counted(rows.unsigned_abs(), "row"), plain(b.by.as_str()));
+    let rows = number::counted(rows.unsigned_abs(), "row");
     let table = b.table.name.plain();
-    Err(Error::failed(format!("column {column} of {table} contains NULL in {more}{rows}"))
-        .cause("it is the partition column, and rows with NULL belong in no partition")
+    let columns: Vec<String> = b.not_null.iter().map(|c| plain(c.as_str())).collect();
+    let condition = columns.iter().map(|c| format!("{c} is null")).collect::<Vec<_>>().join(" or ");
+    let these = match columns.as_slice() {
+        [one] => format!("column {one} of {table} contains"),
+        more => format!("columns {} of {table} contain", more.join(", ")),
+    };
+    Err(Error::failed(format!("{these} NULL in {more}{rows}"))
+        .cause("the partition column and the key identify a row, and rows with NULL belong in no partition")
         .hint(match b.null_as {
             Some(_) if context.state() == State::RolledBack => format!(
                 "no row is lost; `pgstrata swap {}` sets the value of null_as in these rows first",
                 word(&context.job.name)
             ),
             Some(_) => format!(
-                "null_as is NULL or fails for these rows; set a value in them (`select * from {table} where {column} is null`), \
+                "null_as is NULL or fails for these rows; set a value in them (`select * from {table} where {condition}`), \
                  then run the same command again; or {}",
                 context.way_out()
             ),
             None => format!(
                 "they were written while the job did not yet reject NULL; nothing was swapped, and no row is lost; set a \
-                 value in these rows (`select * from {table} where {column} is null`), then run the same command again; or {}",
+                 value in these rows (`select * from {table} where {condition}`), then run the same command again; or {}",
                 context.way_out()
             ),
         }))

@@ -1,5 +1,6 @@
 //! Checks a backfill against a live table: what prevents it, and what it will do.
 
+use super::key::Nullable;
 use super::writing::Writing;
 use super::{Facts, Report, finishing, found, key, names, nearest, rights, shape, size, updates};
 use crate::model::filling::{Filling, NewColumn};
@@ -25,7 +26,8 @@ pub fn backfill(
     names::jobs(&mut report, plan, table, &facts.jobs);
     names::kept_trigger(&mut report, plan, table, facts);
     rights::of_backfill(&mut report, plan, backfill, found, writing, &facts.server);
-    let key = key::check(&mut report, table, None).and_then(|index| index.columns.clone());
+    let key = key::check(&mut report, table, Nullable::None, &found.key_nulls)
+        .and_then(|index| index.columns.clone());
     columns(&mut report, backfill, table, key.as_deref().unwrap_or_default());
     let missing = backfill.add.iter().filter(|one| table.column(&Ident::new(&one.name)).is_none()).count();
     size::room_for_columns(&mut report, table, &found.size, missing);

@@ -146,9 +146,6 @@ fn definition(report: &mut Report, column: &Column) {
 fn nulls(report: &mut Report, plan: &Partitioning, table: &Table, column: &Column, values: &Values) {
     let (name, table) = (plain(column.name.as_str()), table.name.plain());
     if column.not_null {
-        if plan.keeps_null_out() {
-            report.note("not_null_already", &name, format!("column {name} is already NOT NULL"));
-        }
         return;
     }
     let mut nulls = rows_that(values.nulls, "contains NULL", "contain NULL");

@@ -90,6 +90,8 @@ pub struct Found {
     pub names: BTreeMap<Ident, String>,
     /// The names of prepared transactions that hold a lock on it.
     pub prepared: Vec<String>,
+    /// The NULLs in columns of the unique index that would be the key if they were NOT NULL.
+    pub key_nulls: Vec<NullCount>,
     /// What its key tables follow from.
     pub keys: UniqueFacts,
     /// The users of the table.
@@ -117,6 +119,17 @@ pub struct Values {
     pub below: i64,
     /// The number of rows with a finite value at or above `to` of the plan.
     pub above: i64,
+}
+
+/// The number of rows with NULL in a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NullCount {
+    /// The column.
+    pub column: Ident,
+    /// The number, at most [`super::NULLS_COUNTED`].
+    pub rows: i64,
+    /// Whether it is an estimate from the statistics.
+    pub estimated: bool,
 }
 
 /// The size of a table and its rate of changes.

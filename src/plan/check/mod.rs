@@ -39,10 +39,11 @@ use std::fmt::Display;
 pub use backfill::backfill;
 pub use column::NULLS_COUNTED;
 pub use facts::{
-    Facts, ForeignView, Found, Grantor, OpenJob, Relation, Rights, SchemaRights, Server, SessionLimit, Size,
-    Values,
+    Facts, ForeignView, Found, Grantor, NullCount, OpenJob, Relation, Rights, SchemaRights, Server,
+    SessionLimit, Size, Values,
 };
 pub use finishing::{FinishTrial, Referenced, Standing};
+pub use key::nullable_columns;
 pub use key_tables::{UniqueFacts, UntrustedChild};
 pub use named::{Named, named};
 pub use null_as::{add_new, null_as_null, null_as_refused, of_null_as};
@@ -60,6 +61,7 @@ pub use table_trial::{
 pub use trial::{EveryChunk, Refusal, Trial, tried};
 pub use writing::{LeafFacts, OnColumns, UpdateTrigger, Writing};
 
+use self::key::Nullable;
 use super::{Partitioning, Plan};
 use crate::model::blueprint::Blueprint;
 use crate::model::explanation;
@@ -140,7 +142,7 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
     let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
     rights::check(&mut report, plan, table, &found.rights, &facts.server);
     let by = Ident::new(&partitioning.by);
-    let key = key::check(&mut report, table, partitioning.keeps_null_out().then_some(&by));
+    let key = key::check(&mut report, table, Nullable::of(partitioning, &by), &found.key_nulls);
     let partitions = column::check(&mut report, partitioning, found);
     indexes::check(&mut report, partitioning, table, key, facts.server.version);
     let key_tables = key_tables::check(&mut report, partitioning, found, key);
@@ -157,7 +159,7 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
     let b = Blueprint {
         job: plan.name().to_owned(),
         null_as: None,
-        not_null: partitioning.keeps_null_out() && table.column(&by).is_some_and(|column| !column.not_null),
+        not_null: kept_out(partitioning, table, &by, key),
         by,
         key_index: key.name.clone(),
         key: key.columns.clone().unwrap_or_default(),
@@ -172,6 +174,10 @@ pub fn check(plan: &Plan, partitioning: &Partitioning, facts: &Facts) -> (Vec<Fi
         checks_left_out: Vec::new(),
         table: table.clone(),
     };
+    if partitioning.keeps_null_out() && b.not_null.is_empty() {
+        let name = plain(b.by.as_str());
+        report.note("not_null_already", &name, format!("column {name} is already NOT NULL"));
+    }
     if !under_way {
         names::constraint(&mut report, &b);
     }
@@ -190,6 +196,16 @@ fn carried(report: &mut Report, b: &Blueprint) {
     report.note("carried", b.table.name.plain(), format!("carried over: {summary}"));
 }
 
+/// The nullable columns that the job keeps NULL out of: the partition column and those of the key.
+fn kept_out(plan: &Partitioning, table: &Table, by: &Ident, key: &Index) -> Vec<Ident> {
+    if !plan.keeps_null_out() {
+        return Vec::new();
+    }
+    let others = key.columns.iter().flatten().filter(|column| *column != by).cloned();
+    let place: Vec<Ident> = std::iter::once(by.clone()).chain(others).collect();
+    key::nullable(table, &place).into_iter().cloned().collect()
+}
+
 /// One note for each object that is carried over, and how.
 pub fn each_carried(b: &Blueprint) -> impl Iterator<Item = Finding> {
     let note = |object: Carried| Finding {
@@ -202,15 +218,15 @@ pub fn each_carried(b: &Blueprint) -> impl Iterator<Item = Finding> {
     inventory::inventory(b).into_iter().map(note)
 }
 
-/// The key of the table, if there is one that is usable.
+/// The key of the table, if there is one that is usable while the job keeps NULL out of its columns.
 pub(super) fn key(table: &Table) -> Option<&Index> {
-    key::choose(table, None)
+    key::choose(table, Nullable::All)
 }
 
 /// The finding that there is no usable key.
 pub(super) fn no_key(table: &Table) -> Option<Finding> {
     let mut report = Report::default();
-    key::check(&mut report, table, None);
+    key::check(&mut report, table, Nullable::None, &[]);
     report.0.pop()
 }
 

@@ -65,6 +65,7 @@ pub(in crate::plan) fn facts() -> Facts {
             size,
             names: BTreeMap::new(),
             prepared: Vec::new(),
+            key_nulls: vec![],
             keys: unique_facts(&petri()),
             around: Surroundings::default(),
         })),
@@ -206,9 +207,9 @@ fn the_key_is_the_primary_key_or_the_first_usable_index() {
         ..petri().indexes[0].clone()
     };
     table.indexes.extend([index("b", "seq"), index("a", "seq"), index("0", "note")]);
-    assert_eq!(key::choose(table, None).unwrap().name.as_str(), "petri_observations_pkey");
+    assert_eq!(key::choose(table, key::Nullable::None).unwrap().name.as_str(), "petri_observations_pkey");
     table.indexes[0].plain_order = false;
-    assert_eq!(key::choose(table, None).unwrap().name.as_str(), "a");
+    assert_eq!(key::choose(table, key::Nullable::None).unwrap().name.as_str(), "a");
 }
 
 #[test]

@@ -101,7 +101,7 @@ pub(super) fn works() -> Vec<PhaseWork> {
             ConstraintWork::FindForeignKeyViolations,
             ConstraintWork::ValidateForeignKeys { table: t() },
             ConstraintWork::FindViolations { table: t() },
-            ConstraintWork::KeepNullOut { table: t(), column: s("at") },
+            ConstraintWork::KeepNullOut { table: t(), columns: vec![s("at"), s("id")] },
             ConstraintWork::AddChecks { table: t(), checks: 2 },
             ConstraintWork::AddForeignKeys { table: t(), keys: 1 },
             ConstraintWork::BuildIndexes { table: t(), indexes: 1 },

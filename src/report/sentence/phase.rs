@@ -107,9 +107,10 @@ fn constraint(work: &ConstraintWork) -> String {
         ConstraintWork::FindViolations { table } => {
             format!("looking for rows of {table} that violate the constraints to be added")
         }
-        ConstraintWork::KeepNullOut { table, column } => {
+        ConstraintWork::KeepNullOut { table, columns } => {
+            let columns = columns.join(", ");
             format!(
-                "adding a constraint that keeps NULL out of {column} of {table}, then validating; the table stays writable"
+                "adding a constraint that keeps NULL out of {columns} of {table}, then validating; the table stays writable"
             )
         }
         ConstraintWork::AddChecks { table, checks } => {

@@ -8,6 +8,7 @@ pub use effects::rehearsed;
 pub use facts::{ColumnFacts, KeyFacts, Rehearsal, Use};
 
 use super::constraints::label;
+use super::key::Nullable;
 use super::{Facts, Found, Report, Server, found, key, names, nearest, rights, size};
 use crate::model::blueprint::Direction;
 use crate::model::finding::Finding;
@@ -32,7 +33,8 @@ pub fn retype(
     let under_way = names::jobs(&mut report, plan, table, &facts.jobs);
     names::kept_trigger(&mut report, plan, table, facts);
     rights::of_retype(&mut report, plan, found, column, &facts.server);
-    let key = key::check(&mut report, table, None).and_then(|index| index.columns.clone());
+    let key = key::check(&mut report, table, Nullable::None, &found.key_nulls)
+        .and_then(|index| index.columns.clone());
     let Some(column) = column else {
         no_such_column(&mut report, table, &retype.column);
         return (report.0, None);
