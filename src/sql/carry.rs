@@ -180,7 +180,10 @@ impl InactiveTable<'_> {
                 vec![self.alter(&alter(&format!("set generated {kind}")))]
             }
             ["not_null"] if column.not_null => vec![self.alter(&alter("set not null"))],
-            ["not_null"] if column.name != self.b.by => vec![self.alter(&alter("drop not null"))],
+            // A place has no NULL.
+            ["not_null"] if self.b.place_columns().iter().all(|place| place.name != column.name) => {
+                vec![self.alter(&alter("drop not null"))]
+            }
             ["looks", "comment"] => {
                 let text = or_null(looks?.comment.as_deref());
                 vec![format!("comment on column {}.{} is {text}", self.table, column.name)]
