@@ -17,6 +17,9 @@ pub struct Filling {
     pub table: Table,
     /// The columns of the key, in the order of their index.
     pub key: Vec<Ident>,
+    /// Nullable columns of the key. They contained no NULL when the job was planned.
+    #[serde(default)]
+    pub nullable_key: Vec<Ident>,
     /// Columns to add if they do not exist.
     pub add: Vec<NewColumn>,
     /// The join of the rows, called `t`, with other tables.
@@ -105,6 +108,7 @@ impl Filling {
             job: b.job.clone(),
             table: b.table.clone(),
             key: b.key.clone(),
+            nullable_key: Vec::new(),
             add: Vec::new(),
             from: None,
             set: null_as.map(|one| (b.by.clone(), one.value.clone())).into_iter().collect(),

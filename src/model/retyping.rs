@@ -189,6 +189,7 @@ impl Retyping {
             job: self.job.clone(),
             table: self.table.clone(),
             key: self.key.clone(),
+            nullable_key: Vec::new(),
             add: vec![column],
             from: None,
             set: vec![(name, self.using.clone())],

@@ -6,6 +6,7 @@ use crate::model::filling::{Filling, NewColumn};
 use crate::model::ident::{Ident, QualifiedName};
 use crate::model::key::{Key, KeyRange};
 use crate::model::table::Column;
+use crate::plan::check::NULLS_COUNTED;
 
 use super::plan_sql::{applications_path, definers_path, joined, of_function, rights, settings};
 use super::{differ, in_range, key_text, key_value, row_types};
@@ -199,6 +200,18 @@ pub fn to_fill(f: &Filling, leaf: &QualifiedName, range: &KeyRange, limit: u32) 
         in_key_order(f)
     );
     (sql, values)
+}
+
+/// The number of rows with NULL in the key, at most [`NULLS_COUNTED`]; none if the key is NOT NULL.
+pub fn null_keys(f: &Filling) -> Option<String> {
+    let condition = f.nullable_key.iter().map(|c| format!("{c} is null")).collect::<Vec<_>>().join(" or ");
+    let rows = if f.is_partitioned() { f.table.name.to_string() } else { format!("only {}", f.table.name) };
+    let count = || {
+        format!(
+            "select pg_catalog.count(*) from (select from {rows} where {condition} limit {NULLS_COUNTED}) x"
+        )
+    };
+    (!f.nullable_key.is_empty()).then(count)
 }
 
 /// Whether the table has a row to fill.

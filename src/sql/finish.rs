@@ -332,6 +332,7 @@ mod tests {
         Filling {
             job: "petri".into(),
             key: vec![Ident::new("observation_id")],
+            nullable_key: vec![],
             table,
             add: vec![],
             from: None,

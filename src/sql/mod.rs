@@ -105,6 +105,9 @@ pub fn in_range(alias: &str, columns: &[&Column], range: &KeyRange, first: usize
         });
         values.extend(end.iter().cloned());
     }
+    // A row with NULL in the key has no place in the order of the keys. The job looks for such rows, or rejects them.
+    conditions
+        .extend(columns.iter().filter(|c| !c.not_null).map(|c| format!("{alias}{} is not null", c.name)));
     if conditions.is_empty() {
         conditions.push("true".into());
     }

@@ -5,11 +5,13 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Client;
+
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::{ColumnWork, PhaseOutcome};
 use crate::failpoint;
 use crate::model::backoff::Backoff;
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{QualifiedName, plain_list};
 use crate::model::key::{Key, KeyRange};
 use crate::model::number;
 use crate::model::retry_limit::RetryLimit;
@@ -76,12 +78,29 @@ pub async fn check_every_row(filler: &BackfillJob) -> Result<u64> {
         found.set(found.get() + late);
         looked.insert(leaf);
     }
+    without_null_keys(filler).await?;
     let filled = store::rows_filled(&filler.control, filler.job.id).await?.saturating_sub(before);
     meter.end(match found.get() {
         0 => PhaseOutcome::RowsComplete,
         rows => PhaseOutcome::RowsIncomplete { rows, rows_set: filled },
     });
     Ok(filled)
+}
+
+/// Fails if rows contain NULL in the key: both passes read the rows in the order of the key, and do not find them.
+async fn without_null_keys(filler: &BackfillJob) -> Result<()> {
+    let f = &filler.filling;
+    let Some(count) = sql::null_keys(f) else { return Ok(()) };
+    let read = async |client: &Client| Ok(client.query_one(&count, &[]).await?.get::<_, i64>(0));
+    let rows = filler.reading(&filler.control, std::slice::from_ref(&f.table.name), read).await?;
+    if rows == 0 {
+        return Ok(());
+    }
+    let (table, columns) = (f.table.name.plain(), plain_list(&f.nullable_key));
+    let rows = number::counted(rows.unsigned_abs(), "row");
+    Err(Error::failed(format!("{rows} of {table} contain NULL in the key ({columns})"))
+        .cause("they were written while the job was running, and the job did not look at them")
+        .hint("set a value in the key of these rows, then run the same command again"))
 }
 
 /// Checks a table or partition; returns the number of rows that still needed filling.

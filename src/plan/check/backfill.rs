@@ -1,6 +1,6 @@
 //! Checks a backfill against a live table: what prevents it, and what it will do.
 
-use super::key::Nullable;
+use super::key::{Nullable, nullable};
 use super::writing::Writing;
 use super::{Facts, Report, finishing, found, key, names, nearest, rights, shape, size, updates};
 use crate::model::filling::{Filling, NewColumn};
@@ -26,7 +26,7 @@ pub fn backfill(
     names::jobs(&mut report, plan, table, &facts.jobs);
     names::kept_trigger(&mut report, plan, table, facts);
     rights::of_backfill(&mut report, plan, backfill, found, writing, &facts.server);
-    let key = key::check(&mut report, table, Nullable::None, &found.key_nulls)
+    let key = key::check(&mut report, table, Nullable::counted(&found.key_nulls), &found.key_nulls)
         .and_then(|index| index.columns.clone());
     columns(&mut report, backfill, table, key.as_deref().unwrap_or_default());
     let missing = backfill.add.iter().filter(|one| table.column(&Ident::new(&one.name)).is_none()).count();
@@ -133,6 +133,7 @@ fn design(plan: &Plan, backfill: &Backfill, table: &Table, key: Vec<Ident>) -> F
     Filling {
         job: plan.name().to_owned(),
         table: table.clone(),
+        nullable_key: nullable(table, &key).into_iter().cloned().collect(),
         key,
         add: backfill.add.iter().map(column).collect(),
         from: backfill.from.as_deref().map(Join::written),

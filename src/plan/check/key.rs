@@ -25,6 +25,8 @@ impl NullCount {
 pub(super) enum Nullable<'a> {
     /// None: the job does not keep NULL out of any column.
     None,
+    /// All: they contain no NULL, and the job stops at its end if they do then.
+    Empty,
     /// None, but the plan could ask the job to keep NULL out.
     Offered,
     /// One column, which the job keeps NULL out of.
@@ -34,6 +36,12 @@ pub(super) enum Nullable<'a> {
 }
 
 impl<'a> Nullable<'a> {
+    /// What a backfill allows: columns that certainly contain no NULL.
+    pub(super) fn counted(nulls: &[NullCount]) -> Self {
+        let empty = nulls.iter().all(|one| one.rows == 0 && !one.estimated);
+        if empty { Self::Empty } else { Self::None }
+    }
+
     /// What the plan of a partition job says, with `by` as its partition column.
     pub(super) fn of(plan: &Partitioning, by: &'a Ident) -> Self {
         match (plan.not_null, &plan.null_as) {
@@ -47,7 +55,7 @@ impl<'a> Nullable<'a> {
         match self {
             Self::None | Self::Offered => false,
             Self::Column(one) => one == column,
-            Self::All => true,
+            Self::All | Self::Empty => true,
         }
     }
 }
@@ -138,6 +146,18 @@ fn kept_out(report: &mut Report, table: &Table, key: &Index, allowed: Nullable<'
             continue;
         }
         let shown = plain(column.as_str());
+        if allowed == Nullable::Empty {
+            report.warning(
+                "nullable_key",
+                &shown,
+                format!(
+                    "column {shown} of the key {index} is nullable: it contains no NULL now, and if a row with NULL is \
+                     written while the job runs, the job stops at its end and reports it"
+                ),
+                set_not_null(&name, column),
+            );
+            continue;
+        }
         if let Some(count) = nulls.iter().find(|one| one.column == *column && one.rows > 0) {
             report.error(
                 "null_in_key",
