@@ -1,20 +1,58 @@
-//! Tries the plan's `null_as` before a partition job starts, as a backfill of the rows with NULL in the partition column.
+//! NULLs in the partition column and the key: counts them, and tries the plan's `null_as` before a partition job starts, as a
+//! backfill of the rows with NULL.
+
+use std::time::Duration;
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::blueprint::NullFilling;
 use crate::model::filling::Filling;
 use crate::model::finding::Finding;
+use crate::model::table::Table;
 use crate::model::untrusted_code::Access;
-use crate::plan::check::{self, Facts, Writes, Writing};
+use crate::plan::check::{self, Facts, NullCount, Writes, Writing};
 use crate::plan::{Backfill, Plan};
 use crate::sql::{fill, not_null};
 
 use super::refused::{PLANS_SQL, has_errors, passed};
 use super::transaction::{READ_COMMITTED, transaction};
 use super::{refused, row_trial, untrusted_code};
+
+/// The time limit for counting the NULLs in a column.
+const COUNT_NULLS: Duration = Duration::from_secs(5);
+
+/// Counts the NULLs in columns of the unique index that would be the key if they were NOT NULL; without the right to `read`
+/// the rows, or if that takes too long, estimates them.
+///
+/// # Errors
+/// The server returned an error.
+pub(super) async fn key_nulls(client: &Client, table: &Table, read: bool) -> Result<Vec<NullCount>> {
+    let mut all = Vec::new();
+    for column in check::nullable_columns(table) {
+        let counted = transaction(client, READ_COMMITTED, async |client| {
+            client
+                .batch_execute(&format!("set local statement_timeout = '{}'", COUNT_NULLS.as_millis()))
+                .await?;
+            Ok(client.query_one(&not_null::in_column(&table.name, column), &[]).await?.get(0))
+        });
+        let counted = match read {
+            true => counted.await,
+            false => Err(Error::failed("not read").code(SqlState::QUERY_CANCELED.code())),
+        };
+        let (rows, estimated) = match counted {
+            Ok(rows) => (rows, false),
+            Err(e) if e.is(&SqlState::QUERY_CANCELED) => {
+                let row = client.query_one(not_null::ESTIMATED, &[&table.oid, &column.as_str()]).await?;
+                (row.get::<_, Option<i64>>(0).unwrap_or(0), true)
+            }
+            Err(e) => return Err(e),
+        };
+        all.push(NullCount { column: column.clone(), rows, estimated });
+    }
+    Ok(all)
+}
 
 /// Tries the plan's `null_as`; returns none if it could not be tried, or if a finding is an error.
 ///

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
 use crate::error::{Error, Result};
@@ -20,24 +19,21 @@ use crate::model::partition::{Bound, ColumnKind};
 use crate::model::table::{Column, ForeignKey, Table};
 use crate::model::untrusted_code::Access;
 use crate::plan::check::{
-    self, Facts, Found, Grantor, NullCount, OpenJob, Relation, Rights, Server, SessionLimit, Size,
-    Surroundings, Text, UniqueFacts, UntrustedChild, Values, Writes, Writing,
+    self, Facts, Found, Grantor, OpenJob, Relation, Rights, Server, SessionLimit, Size, Surroundings, Text,
+    UniqueFacts, UntrustedChild, Values, Writes, Writing,
 };
 use crate::plan::partitioning;
 use crate::plan::{Backfill, Partitioning, Plan, Retype, Task};
 use crate::sql::{
-    catalog as catalog_sql, from_source, key_table, not_null, preflight as sql, surroundings as around,
+    catalog as catalog_sql, from_source, key_table, preflight as sql, surroundings as around,
     trial as trial_sql, writing as writing_sql,
 };
 
 use super::refused::{PLANS_SQL, has_errors, passed};
-use super::transaction::{READ_COMMITTED, transaction};
 use super::{
     catalog, null_trial, orphans, partition_trial, rehearsal, row_trial, store, trial, untrusted_code,
 };
 
-/// The time limit for counting the NULLs in a column.
-const COUNT_NULLS: Duration = Duration::from_secs(5);
 /// The time limit for testing all foreign keys together.
 const LOOK_FOR_ORPHANS: Duration = Duration::from_secs(5);
 
@@ -333,38 +329,10 @@ async fn found(client: &Client, by: &str, oid: u32, plan: Option<&Plan>) -> Resu
         names.iter().map(|r| (Ident::new(r.get::<_, &str>(0)), r.get(1))).collect();
     let prepared = client.query(sql::PREPARED, &[&oid]).await?.iter().map(|row| row.get(0)).collect();
     let keys = key_facts(client, oid, trust).await?;
-    let key_nulls = key_nulls(client, &table, readable && plan.is_some()).await?;
+    let key_nulls = null_trial::key_nulls(client, &table, readable && plan.is_some()).await?;
     let around = surroundings(client, &table).await?;
     let size = size(client, oid).await?;
     Ok(Found { table, rights, values, size, names, prepared, key_nulls, keys, around })
-}
-
-/// Counts the NULLs in columns of the unique index that would be the key if they were NOT NULL; without the right to `read`
-/// the rows, or if that takes too long, estimates them.
-async fn key_nulls(client: &Client, table: &Table, read: bool) -> Result<Vec<NullCount>> {
-    let mut all = Vec::new();
-    for column in check::nullable_columns(table) {
-        let counted = transaction(client, READ_COMMITTED, async |client| {
-            client
-                .batch_execute(&format!("set local statement_timeout = '{}'", COUNT_NULLS.as_millis()))
-                .await?;
-            Ok(client.query_one(&not_null::in_column(&table.name, column), &[]).await?.get(0))
-        });
-        let counted = match read {
-            true => counted.await,
-            false => Err(Error::failed("not read").code(SqlState::QUERY_CANCELED.code())),
-        };
-        let (rows, estimated) = match counted {
-            Ok(rows) => (rows, false),
-            Err(e) if e.is(&SqlState::QUERY_CANCELED) => {
-                let row = client.query_one(not_null::ESTIMATED, &[&table.oid, &column.as_str()]).await?;
-                (row.get::<_, Option<i64>>(0).unwrap_or(0), true)
-            }
-            Err(e) => return Err(e),
-        };
-        all.push(NullCount { column: column.clone(), rows, estimated });
-    }
-    Ok(all)
 }
 
 /// The grantors on whose behalf the session cannot grant privileges again, each once for each reason.

@@ -9,10 +9,10 @@ use tokio_postgres::Client;
 use crate::error::Result;
 use crate::event::{EndWork, KeptWarning, PhaseOutcome};
 use crate::failpoint;
-use crate::model::blueprint::Direction;
+use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::filling::Filling;
 use crate::model::history::History;
-use crate::model::ident::QualifiedName;
+use crate::model::ident::{Ident, QualifiedName};
 use crate::model::objects::{Object, Objects, Role};
 use crate::model::state::{State, Step};
 use crate::pg::transaction::{READ_COMMITTED, all, transaction};
@@ -87,8 +87,7 @@ impl Ending {
         let names = b.sides(direction);
         let in_use_now = named(client, in_use).await?;
         let goes_now = named(client, goes).await?;
-        let mut functions = vec![b.capture_function(), b.guard_function()];
-        functions.extend(b.null_as.as_ref().map(|_| Filling::of_nulls(&b).fill_function()));
+        let functions = functions(&b);
         let triggers = pg::triggers(client, &functions, in_use.unwrap_or(0)).await?;
         let mut stays = Vec::new();
         // The old table belonged to the application: a user who renamed it intends to keep it.
@@ -126,16 +125,11 @@ impl Ending {
             key_tables.extend(recorded.of(Role::KeyTable).filter_map(relation));
             key_functions.extend(recorded.of(Role::KeyFunction).filter_map(signature));
         }
-        let constraint = |object: &Object| {
-            let now = object.now.as_ref()?;
-            Some((now.relation.clone(), now.part.clone()?))
-        };
-        let constraints = recorded.of(Role::Constraint).filter_map(constraint).collect();
         Ok(Self {
             in_use_by_name: in_use_now.as_ref() == Some(&names.source),
             leaving: Leaving {
                 in_use: in_use_now,
-                constraints,
+                constraints: constraints(&recorded),
                 triggers,
                 table: goes_now.filter(|_| !kept).map(|name| (name, goes)),
                 functions,
@@ -165,6 +159,21 @@ impl Ending {
         all.dedup();
         all
     }
+}
+
+/// The functions of the job that triggers call.
+fn functions(b: &Blueprint) -> Vec<QualifiedName> {
+    let filling = b.null_as.as_ref().map(|_| Filling::of_nulls(b).fill_function());
+    [b.capture_function(), b.guard_function()].into_iter().chain(filling).collect()
+}
+
+/// The constraints of the job, with their tables.
+fn constraints(recorded: &Objects) -> Vec<(QualifiedName, Ident)> {
+    let of = |object: &Object| {
+        let now = object.now.as_ref()?;
+        Some((now.relation.clone(), now.part.clone()?))
+    };
+    recorded.of(Role::Constraint).filter_map(of).collect()
 }
 
 async fn named(client: &Client, oid: Option<u32>) -> Result<Option<QualifiedName>> {
