@@ -97,20 +97,17 @@ async fn dependents(client: &Client, b: &Blueprint, trial: &mut TableTrial) -> R
         let copy = (references::OF_FUNCTION, vec![name.clone()]);
         compared(client, &part, copy.clone(), copy, trial).await?;
     }
+    for function in &b.table.dependents.row_functions {
+        let copy = (references::OF_FUNCTION, vec![function.name.clone()]);
+        compared(client, &sql::row_function(b, function), copy.clone(), copy, trial).await?;
+    }
     for policy in &b.table.dependents.policies {
         let part = sql::other_policy(b, policy);
-        match attempt(client, &[sql::empty_namesake(&policy.table)], false).await? {
-            Attempt::Refused(refused) => trial.untried.push((part.what, refused.message)),
-            Attempt::Done => {
-                let of = |table: &QualifiedName| {
-                    (references::OF_POLICY, vec![table.to_string(), policy.name.as_str().to_owned()])
-                };
-                let namesake =
-                    QualifiedName { schema: Ident::new("pg_temp"), name: policy.table.name.clone() };
-                compared(client, &part, of(&policy.table), of(&namesake), trial).await?;
-                client.batch_execute(&sql::drop_namesake(&policy.table)).await?;
-            }
-        }
+        on_namesake(client, &part, &policy.table, (references::OF_POLICY, &policy.name), trial).await?;
+    }
+    for default in &b.table.dependents.defaults {
+        let part = sql::other_default(b, default);
+        on_namesake(client, &part, &default.table, (references::OF_DEFAULT, &default.column), trial).await?;
     }
     for (number, view) in b.table.views.iter().enumerate() {
         let (name, part) = sql::view(b, number, view);
@@ -123,6 +120,25 @@ async fn dependents(client: &Client, b: &Blueprint, trial: &mut TableTrial) -> R
         compared_if(client, &sql::materialized_view(b, view), original, copy, trial, fill).await?;
     }
     Ok(())
+}
+
+/// Compares an object of another table with one that is created on an empty table of the same name: the query for its
+/// references, and its name.
+async fn on_namesake(
+    client: &Client,
+    part: &Part,
+    table: &QualifiedName,
+    (query, name): (&'static str, &Ident),
+    trial: &mut TableTrial,
+) -> Result<()> {
+    if let Attempt::Refused(refused) = attempt(client, &[sql::empty_namesake(table)], false).await? {
+        trial.untried.push((part.what.clone(), refused.message));
+        return Ok(());
+    }
+    let of = |table: &QualifiedName| (query, vec![table.to_string(), name.as_str().to_owned()]);
+    let namesake = QualifiedName { schema: Ident::new("pg_temp"), name: table.name.clone() };
+    compared(client, part, of(table), of(&namesake), trial).await?;
+    client.batch_execute(&sql::drop_namesake(table)).await.map_err(Into::into)
 }
 
 /// Creates and fills a materialized view; returns whether the server accepted it. A view that is not filled within the

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::ident::{Ident, plain};
 use crate::sql::references as sql;
-pub(super) use crate::sql::references::{OF_FUNCTION, OF_POLICY, OF_VIEW};
+pub(super) use crate::sql::references::{OF_DEFAULT, OF_FUNCTION, OF_POLICY, OF_VIEW};
 use crate::sql::suffixes;
 
 /// What a definition refers to, in readable form, sorted.

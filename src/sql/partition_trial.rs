@@ -3,12 +3,14 @@
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::dependent::View;
-use crate::model::dependent::{Function, Matview, OtherPolicy};
+use crate::model::dependent::{Function, Matview, OtherDefault, OtherPolicy, RowFunction};
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::table::{Check, Column};
 
 use super::prepare::{self, Part};
-use super::{copy, drop_constraint, from_source, index, key_table, matview, row_trial, with_operators};
+use super::{
+    copy, drop_constraint, from_source, index, key_table, matview, row_functions, row_trial, with_operators,
+};
 
 /// The partition for the trial, which accepts all rows.
 pub fn leaf(b: &Blueprint) -> QualifiedName {
@@ -95,6 +97,23 @@ pub fn function(b: &Blueprint, function: &Function) -> Part {
     Part {
         what: format!("function {}", function.name),
         statements: with_operators(&b.table.operator_schemas, create),
+    }
+}
+
+/// Creates a function on the row type again, as the swap does, but for the row type of the table in use.
+pub fn row_function(b: &Blueprint, function: &RowFunction) -> Part {
+    let mut statements = vec![row_functions::BODIES_UNCHECKED.to_owned()];
+    statements.extend(row_functions::create_one(function, &b.table.operator_schemas));
+    Part { what: format!("{} {}", row_functions::kind(function), function.name), statements }
+}
+
+/// Sets the default on an empty table with the columns of the table that has it.
+pub fn other_default(b: &Blueprint, default: &OtherDefault) -> Part {
+    let OtherDefault { table, column, expression } = default;
+    let set = format!("alter table pg_temp.{} alter column {column} set default {expression}", table.name);
+    Part {
+        what: format!("default of column {} of {}", plain(column.as_str()), table.plain()),
+        statements: with_operators(&b.table.operator_schemas, vec![set]),
     }
 }
 

@@ -4,7 +4,8 @@
 use super::trust::{is_trusted, untrusted_creators};
 
 /// The definitions of the relation with the oid `$relation` that a job creates again, without default values, and of objects
-/// that depend on it: a query for `classid` and `objid`.
+/// that depend on it, on its row type or on the sequence of an identity column: a query for `classid` and `objid`. Not functions
+/// on the row type that have neither a default value nor an SQL body: the server parses no expression for them.
 macro_rules! definitions_of {
     ($relation:literal) => {
         concat!(
@@ -23,7 +24,21 @@ macro_rules! definitions_of {
     select d.classid, d.objid from pg_catalog.pg_depend d
     where d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = ", $relation, "
       and d.classid in ('pg_catalog.pg_rewrite'::pg_catalog.regclass, 'pg_catalog.pg_policy'::pg_catalog.regclass,
-        'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_attrdef'::pg_catalog.regclass)"
+        'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_attrdef'::pg_catalog.regclass)
+    union all
+    select 'pg_catalog.pg_proc'::pg_catalog.regclass, f.oid
+    from pg_catalog.pg_type y join pg_catalog.pg_depend d on d.refobjid in (y.oid, y.typarray) join pg_catalog.pg_proc f on f.oid = d.objid
+    where y.typrelid = ", $relation, " and d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass
+      and d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and (f.pronargdefaults > 0 or f.prosqlbody is not null)
+    union all
+    select d.classid, d.objid
+    from pg_catalog.pg_depend s join pg_catalog.pg_depend d
+      on d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = s.objid
+    where s.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and s.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+      and s.refobjid = ", $relation, " and s.deptype = 'i' and s.refobjsubid > 0
+      and d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+    union all
+    select 'pg_catalog.pg_publication_rel'::pg_catalog.regclass, p.oid from pg_catalog.pg_publication_rel p where p.prrelid = ", $relation
         )
     };
 }

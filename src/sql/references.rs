@@ -64,3 +64,13 @@ pub const OF_POLICY: &str = references!(
 ",
     "$1::text::pg_catalog.regclass"
 );
+
+/// The default of the column `$2` of the table named `$1`.
+pub const OF_DEFAULT: &str = references!(
+    "
+  select 'default', '', 'pg_catalog.pg_attrdef'::pg_catalog.regclass::oid, d.oid
+  from pg_catalog.pg_attrdef d join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+  where d.adrelid = $1::text::pg_catalog.regclass and a.attname::text = $2
+",
+    "0"
+);

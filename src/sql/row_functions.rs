@@ -27,21 +27,28 @@ pub(super) fn put_aside(b: &Blueprint) -> Vec<String> {
     b.table.dependents.row_functions.iter().enumerate().map(rename).collect()
 }
 
-/// Creates the functions again, after the tables are renamed. Each is created by its owner, so that nothing in its
-/// definition runs with the privileges of the job's role. Bodies are not checked: they were accepted before, under the
-/// search path of the application.
+/// Bodies are not checked: they were accepted before, under the search path of the application.
+pub(super) const BODIES_UNCHECKED: &str = "set local check_function_bodies = off";
+
+/// Creates one function as its owner, who remains the owner. This does not protect from code in the definition: a function can
+/// reset the role ([`super::recreated`] finds such code).
+pub(super) fn create_one(f: &RowFunction, operator_schemas: &[Ident]) -> Vec<String> {
+    let mut all = vec![format!("set local role {}", f.owner)];
+    all.extend(with_operators(operator_schemas, vec![trimmed(&f.definition)]));
+    all.push("reset role".to_owned());
+    all
+}
+
+/// Creates the functions again, after the tables are renamed.
 pub(super) fn create(b: &Blueprint) -> Vec<String> {
     let functions = &b.table.dependents.row_functions;
     if functions.is_empty() {
         return Vec::new();
     }
-    let mut all = vec!["set local check_function_bodies = off".to_owned()];
+    let mut all = vec![BODIES_UNCHECKED.to_owned()];
     for f in functions {
         let (kind, name, owner) = (kind(f), &f.name, &f.owner);
-        let create = vec![trimmed(&f.definition)];
-        all.push(format!("set local role {owner}"));
-        all.extend(with_operators(&b.table.operator_schemas, create));
-        all.push("reset role".to_owned());
+        all.extend(create_one(f, &b.table.operator_schemas));
         all.push(close_signature(name).replace("revoke all on function", "revoke all on routine"));
         if !f.owner_executes {
             all.push(format!("revoke all on {kind} {name} from {owner}"));
@@ -76,7 +83,7 @@ pub fn drop(former: &str) -> String {
     format!("drop {former}")
 }
 
-fn kind(f: &RowFunction) -> &'static str {
+pub(super) fn kind(f: &RowFunction) -> &'static str {
     if f.procedure { "procedure" } else { "function" }
 }
 

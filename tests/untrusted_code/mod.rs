@@ -4,6 +4,7 @@
 mod casts;
 mod further;
 mod races;
+mod recreated;
 
 use std::path::PathBuf;
 
