@@ -50,14 +50,18 @@ async fn tried<'a>(
     client.batch_execute(READ_COMMITTED).await?;
     let tried = async {
         untrusted_code::check(client, std::slice::from_ref(&b.table.name), trust, Access::Copies).await?;
-        rolled_back(client, b).await
+        rolled_back(client, b, trust).await
     }
     .await;
     client.batch_execute("rollback").await?;
     tried
 }
 
-async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTrial, Vec<(&'a Check, bool)>)> {
+async fn rolled_back<'a>(
+    client: &Client,
+    b: &'a Blueprint,
+    trust: &[String],
+) -> Result<(TableTrial, Vec<(&'a Check, bool)>)> {
     let mut trial = TableTrial::default();
     client.batch_execute("set local lock_timeout = '100ms'").await?;
     client.batch_execute(crate::sql::row_trial::SAMPLE_LIMIT).await?;
@@ -86,12 +90,12 @@ async fn rolled_back<'a>(client: &Client, b: &'a Blueprint) -> Result<(TableTria
     let target = catalog::must_find(client, &b.target()).await?;
     let changed = references::changed(client, b, Direction::Forward, [b.table.oid, target]).await?;
     trial.changed.extend(changed);
-    dependents(client, b, &mut trial).await?;
+    dependents(client, b, trust, &mut trial).await?;
     Ok((trial, doubtful))
 }
 
 /// Tries the objects that the swap redirects.
-async fn dependents(client: &Client, b: &Blueprint, trial: &mut TableTrial) -> Result<()> {
+async fn dependents(client: &Client, b: &Blueprint, trust: &[String], trial: &mut TableTrial) -> Result<()> {
     for function in &b.table.dependents.functions {
         let (part, name) = (sql::function(b, function), &function.name);
         let copy = (references::OF_FUNCTION, vec![name.clone()]);
@@ -117,7 +121,7 @@ async fn dependents(client: &Client, b: &Blueprint, trial: &mut TableTrial) -> R
     for view in &b.table.dependents.matviews {
         let of = |name: &QualifiedName| (references::OF_VIEW, vec![name.to_string()]);
         let (original, copy) = (of(&view.view.name), of(&matview::new_name(view)));
-        compared_if(client, &sql::materialized_view(b, view), original, copy, trial, fill).await?;
+        compared_if(client, &sql::materialized_view(b, view, trust), original, copy, trial, fill).await?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 use crate::model::dependent::{Matview, MatviewIndex};
 use crate::model::ident::{Ident, QualifiedName, literal};
 
-use super::{in_tablespace, prepare, search_path, swap, with_operators};
+use super::{in_tablespace, plan_sql, prepare, swap, with_operators};
 
 /// The name of the view that is being built.
 pub fn new_name(m: &Matview) -> QualifiedName {
@@ -15,7 +15,8 @@ pub fn new_name(m: &Matview) -> QualifiedName {
 }
 
 /// Builds the view, with its indexes and properties, under another name. One transaction.
-pub fn build(m: &Matview, operator_schemas: &[Ident]) -> Vec<String> {
+/// `trust` lists the roles that the plan trusts.
+pub fn build(m: &Matview, operator_schemas: &[Ident], trust: &[String]) -> Vec<String> {
     let name = new_name(m);
     let using = m.access_method.as_ref().map_or(String::new(), |a| format!(" using {a}"));
     let options: Vec<String> = m.view.options.iter().map(|o| prepare::option(o)).collect();
@@ -39,16 +40,24 @@ pub fn build(m: &Matview, operator_schemas: &[Ident]) -> Vec<String> {
         all.extend(column.statistics.iter().map(set));
     }
     if m.populated {
-        // As the view's owner, because policies may hide rows from that role, and with the search path with which the
-        // application refreshes it. Since PostgreSQL 17, the server sets the search path.
+        // As the view's owner, because policies may hide rows from that role. Functions of the application may look up names in
+        // the search path, without schemas in which roles have created functions that the application's REFRESH does not call.
+        // Since PostgreSQL 17, the server sets the search path.
         all.push("set local row_security = on".to_owned());
-        all.push(format!("set local search_path = {}", search_path(&name)));
+        all.push(plan_sql::set_sound_path(&search_path(&name), &m.view.owner, trust));
         all.push(format!("refresh materialized view {name}"));
         all.push("set local search_path = pg_catalog".to_owned());
     }
     all.extend(with_operators(operator_schemas, m.indexes.iter().flat_map(|i| index(&name, i)).collect()));
     all.push(format!("analyze {name}"));
     all
+}
+
+/// The schemas in which functions of the view look up names: that of the view, then `public`.
+fn search_path(view: &QualifiedName) -> Vec<Ident> {
+    let mut schemas = vec![view.schema.clone(), Ident::new("public")];
+    schemas.dedup();
+    schemas
 }
 
 fn index(name: &QualifiedName, index: &MatviewIndex) -> Vec<String> {

@@ -114,12 +114,6 @@ pub fn in_range(alias: &str, columns: &[&Column], range: &KeyRange, first: usize
     (conditions.join(" and "), values)
 }
 
-/// The search path for names without a schema in a plan's SQL: the schema of the table, then `public`.
-fn search_path(table: &QualifiedName) -> String {
-    let schema = &table.schema;
-    if schema.as_str() == "public" { schema.to_string() } else { format!("{schema}, \"public\"") }
-}
-
 /// A key in readable form: its values, in order, in the output formats of their types.
 fn key_text<'a>(prefix: &str, key: impl IntoIterator<Item = &'a Ident>) -> String {
     format!("pg_catalog.concat_ws(', ', {})", list(prefix, key))

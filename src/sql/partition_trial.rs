@@ -140,8 +140,8 @@ pub fn other_policy(b: &Blueprint, policy: &OtherPolicy) -> Part {
 }
 
 /// Builds the materialized view as after the swap, within the time limit.
-pub fn materialized_view(b: &Blueprint, m: &Matview) -> Part {
-    let statements = matview::build(m, &b.table.operator_schemas);
+pub fn materialized_view(b: &Blueprint, m: &Matview, trust: &[String]) -> Part {
+    let statements = matview::build(m, &b.table.operator_schemas, trust);
     let limit = "set local statement_timeout = '1s'".to_owned();
     Part::new("materialized view", &m.view.name.name, std::iter::once(limit).chain(statements))
 }

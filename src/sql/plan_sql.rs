@@ -9,7 +9,7 @@ use crate::model::ident::{Ident, literal};
 use crate::model::plan_sql::{Join, PlanSql};
 
 use super::list;
-use super::trust::{is_trusted, untrusted_creators};
+use super::trust::{is_trusted, planted, untrusted_creators};
 
 /// The settings of the plan's SQL, each as `name = value`.
 fn assignments(sql: &PlanSql) -> Vec<String> {
@@ -147,10 +147,7 @@ pub const SOUND_PATH: &str = concat!(
     "with trusted_roles as (
   select r.oid from pg_catalog.pg_roles r where ", is_trusted!("r.oid", "session_user", "$2"), "
 ), planted as (
-  select pronamespace as schema, proowner as owner from pg_catalog.pg_proc
-  union all select oprnamespace, oprowner from pg_catalog.pg_operator
-  union all select typnamespace, typowner from pg_catalog.pg_type
-  union all select relnamespace, relowner from pg_catalog.pg_class
+  ", planted!(), "
 ), path as (
   select pg_catalog.set_config('search_path', $1, true) as path
 )
@@ -159,6 +156,28 @@ from path p cross join lateral pg_catalog.unnest(pg_catalog.current_schemas(p.pa
   join pg_catalog.pg_namespace n on n.nspname = s.name
 where n.oid <> pg_catalog.pg_my_temp_schema() and n.oid not in (select schema from planted where owner not in (select oid from trusted_roles))"
 );
+
+/// Sets the search path to those of `schemas` in which only roles that could act as `role`, with whose privileges the SQL runs, or
+/// that the plan trusts, have or can create anything. Unlike [`path`], it decides when the statement runs.
+pub(super) fn set_sound_path(schemas: &[Ident], role: &Ident, trust: &[String]) -> String {
+    let array = |names: Vec<String>| format!("array[{}]::text[]", names.join(", "));
+    format!(
+        concat!(
+            "with planted as (
+  ", planted!(), "
+)
+select pg_catalog.set_config('search_path', (
+  select pg_catalog.concat_ws(', ', 'pg_catalog', pg_catalog.string_agg(pg_catalog.quote_ident(n.nspname), ', ' order by s.place), 'pg_temp')
+  from pg_catalog.unnest({schemas}) with ordinality s (name, place) join pg_catalog.pg_namespace n on n.nspname = s.name
+  where not exists (select from ", untrusted_creators!("{role}", "{trust}"), " creator)
+    and n.oid not in (select schema from planted where owner not in (
+      select r.oid from pg_catalog.pg_roles r where ", is_trusted!("r.oid", "{role}", "{trust}"), "))), true)"
+        ),
+        schemas = array(schemas.iter().map(|name| literal(name.as_str())).collect()),
+        role = format_args!("{}::pg_catalog.name", literal(role.as_str())),
+        trust = array(trust.iter().map(|name| literal(name)).collect()),
+    )
+}
 
 /// The initial settings of the session: those of the server, the database, the role and the connection.
 pub const SESSION: &str = "select name, reset_val from pg_catalog.pg_settings

@@ -53,4 +53,15 @@ macro_rules! untrusted_creators {
     };
 }
 
-pub(super) use {could_act_as, is_trusted, untrusted_creators};
+/// The functions, operators, types and relations of all schemas that a lookup by name can find: a query for `schema` and
+/// `owner`.
+macro_rules! planted {
+    () => {
+        "select pronamespace as schema, proowner as owner from pg_catalog.pg_proc
+  union all select oprnamespace, oprowner from pg_catalog.pg_operator
+  union all select typnamespace, typowner from pg_catalog.pg_type
+  union all select relnamespace, relowner from pg_catalog.pg_class"
+    };
+}
+
+pub(super) use {could_act_as, is_trusted, planted, untrusted_creators};

@@ -10,7 +10,10 @@ use super::{plans, ran};
 use crate::support::checks::errors;
 use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 
-on_oldest_and_newest!(every_kind_of_object_that_is_created_again_is_searched);
+on_oldest_and_newest!(
+    every_kind_of_object_that_is_created_again_is_searched,
+    a_view_is_filled_without_schemas_of_other_roles
+);
 
 /// The kinds of objects that an exchange creates again, by the name of the list in [`Dependents`] or [`Rebound`], and further ones:
 /// a statement that creates an object with the expression `{x}`, and one that drops it.
@@ -128,4 +131,37 @@ async fn every_kind_of_object_that_is_created_again_is_searched(version: Version
     db.pgstrata(&["swap", "job"]).await.ok();
     assert_eq!(db.count("select count(*) from caught").await, 0);
     db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
+}
+
+/// The view is filled as its owner, whose own schema is searched, with a search path of the job. The application's path does not
+/// contain `public`, where another role has created a better match for a call.
+async fn a_view_is_filled_without_schemas_of_other_roles(version: Version) {
+    let db = Database::of(version).await;
+    let (eve, app) = (format!("eve_of_{}", db.name()), format!("app_of_{}", db.name()));
+    db.execute(&format!(
+        "create role {eve}; create role {app}; grant create on schema public to {eve}; create schema app authorization {app};
+         create table caught (who text); grant insert on caught to public;
+         set role {app}; set search_path = app;
+         create table t (id bigint primary key, at timestamptz not null);
+         insert into t select i, timestamptz '2024-01-01 00:00Z' + i * interval '1 hour' from generate_series(1, 300) i;
+         create function label(bigint) returns text language sql immutable as $$ select 'l' || $1 $$;
+         create function f() returns text language plpgsql as 'begin return label(1); end';
+         -- The server sets the search path from PostgreSQL 17 on.
+         do $d$ begin if current_setting('server_version_num')::int >= 170000 then
+           alter function f() set search_path = app; end if; end $d$;
+         create materialized view m as select id, app.f() as label from t; reset role;
+         set role {eve};
+         create function public.label(int) returns text language plpgsql as $$ begin
+           insert into public.caught values (current_user); return 'eve'; end $$;
+         reset role; reset search_path"
+    ))
+    .await;
+    let plan = db.plan("name = 'job'\ntable = 'app.t'\n[partition]\nby = 'at'\nevery = '1 month'\n");
+    ran(&db, "run", &plan).await.ok();
+    for command in ["swap", "rollback"] {
+        db.pgstrata(&[command, "job"]).await.ok();
+        assert_eq!(db.count("select count(*) from app.m where label = 'l1'").await, 300, "{command}");
+        assert_eq!(db.count("select count(*) from caught").await, 0, "{command}");
+    }
+    db.execute(&format!("drop owned by {eve}, {app} cascade; drop role {eve}, {app}")).await;
 }

@@ -74,7 +74,7 @@ async fn build(driver: &Driver, m: &Matview, operator_schemas: &[Ident]) -> Resu
         if left_behind(driver, m).await? {
             client.batch_execute(&matview::drop(&name)).await?;
         }
-        all(client, &matview::build(m, operator_schemas)).await?;
+        all(client, &matview::build(m, operator_schemas, driver.plan.trust())).await?;
         pg::record(client, job, Role::Matview, &name).await?;
         catalog::must_find(client, &name).await
     })

@@ -40,7 +40,11 @@ async fn materialized_view(context: &PartitionJob, view: &Matview) -> Result<()>
     }
     let mut statements =
         vec!["begin isolation level read committed".to_owned(), orphans_sql::limit(MATVIEW.as_millis())];
-    statements.extend(matview::build(view, &context.blueprint().table.operator_schemas));
+    statements.extend(matview::build(
+        view,
+        &context.blueprint().table.operator_schemas,
+        context.plan.trust(),
+    ));
     let made = all(client, &statements).await;
     client.batch_execute("rollback").await?;
     match made {
