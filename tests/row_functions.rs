@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_postgres::error::SqlState;
 
+use crate::support::checks::errors;
 use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 use crate::support::lab::Lab;
 
@@ -123,4 +124,34 @@ async fn work(client: tokio_postgres::Client, stop: Arc<AtomicBool>) -> i64 {
         }
     }
     completed
+}
+
+/// The server does not let the owner create a function with a setting that a superuser added. The check says so, not the swap.
+#[tokio::test]
+async fn functions_that_their_owner_cannot_create_are_refused() {
+    let db = Database::new().await;
+    let role = format!("owner_of_{}", db.name());
+    db.execute(&format!(
+        "create role {role}; create schema own authorization {role};
+         create table jobs (id bigint primary key, run_at timestamptz not null);
+         insert into jobs select i, timestamptz '2024-01-01Z' + i * interval '1 hour' from generate_series(1, 1000) i;
+         analyze jobs;
+         set role {role}; create function own.f(j public.jobs) returns int language sql as 'select 1'; reset role;
+         alter function own.f set log_min_messages = 'error'"
+    ))
+    .await;
+    let plan = db.plan(PLAN);
+    let coded = |ran: &crate::support::process::Ran| {
+        errors(&ran.stdout).iter().any(|e| e.starts_with("error[not_creatable]: function own.f"))
+    };
+    let check = ["check", plan.to_str().unwrap(), "--color", "never"];
+    let refused = db.pgstrata(&check).await.exits(3);
+    assert!(coded(&refused), "{refused:?}");
+    db.execute("alter function own.f reset log_min_messages; revoke usage on type jobs from public").await;
+    let refused = db.pgstrata(&check).await.exits(3);
+    assert!(coded(&refused), "{refused:?}");
+    db.execute("grant usage on type jobs to public").await;
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    db.pgstrata(&["swap", "job"]).await.ok();
+    db.execute(&format!("drop owned by {role} cascade; drop role {role}")).await;
 }
