@@ -58,6 +58,7 @@ mod retype; // column type changes while applications write
 mod rights; // missing privileges are reported with the GRANT that adds them
 mod rollback; // a step after a swap that fails prevents no rollback
 mod row_functions; // functions that take or return rows of the table, called during every swap
+mod row_types; // the privileges and the comment of the row type of a table or view
 mod scenarios; // the partitioning plans in plans/, while applications write
 mod sequences; // identity columns generate no value twice
 mod silence; // a network that drops all packets

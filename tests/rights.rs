@@ -216,6 +216,9 @@ async fn grantors_that_lack_usage_on_the_schema_are_named() {
         ("select", "views.v", "", "views"),
         ("select", "views.m", "views", ""),
         ("execute", "function views.whole(app.t)", "views", ""),
+        ("usage", "type app.t", "app", ""),
+        ("usage", "type views.v", "", "views"),
+        ("usage", "type views.m", "views", ""),
     ] {
         db.execute(&format!(
             "grant usage on schema app, views to {one};

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grant::Grant;
+use super::grant::{Grant, RowType};
 use super::ident::{Ident, QualifiedName, plain};
 
 /// All such objects, except views and foreign keys.
@@ -163,6 +163,9 @@ pub struct Matview {
     pub tablespace: Option<Ident>,
     /// Privileges, including those of the owner, sorted by their dependencies.
     pub grants: Vec<Grant>,
+    /// Its row type; none in the description of an earlier version.
+    #[serde(default)]
+    pub row_type: Option<RowType>,
     /// Columns with a comment or a statistics target.
     pub columns: Vec<MatviewColumn>,
     /// Its indexes, by name.
@@ -200,6 +203,17 @@ pub struct MatviewIndex {
     /// Its tablespace, if not the database's default.
     #[serde(default)]
     pub tablespace: Option<Ident>,
+}
+
+impl Matview {
+    /// Whether the view is as `planned`, as far as the version that made the plan described it.
+    pub fn is_as(&self, planned: &Self) -> bool {
+        let mut known = self.clone();
+        if planned.row_type.is_none() {
+            known.row_type = None;
+        }
+        known == *planned
+    }
 }
 
 impl Dependents {

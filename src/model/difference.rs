@@ -156,6 +156,7 @@ const KINDS: &[(&[&str], &str)] = &[
     (&["foreign_keys"], "foreign key"),
     (&["referenced_by"], "foreign key"),
     (&["grants"], "privilege"),
+    (&["row_type", "grants"], "privilege on the row type:"),
     (&["policies"], "policy"),
     (&["triggers"], "trigger"),
     (&["views"], "view"),
@@ -174,8 +175,8 @@ const KINDS: &[(&[&str], &str)] = &[
 /// What happened to an element that was added or removed.
 fn verb(kind: &str, added: bool) -> &'static str {
     match (kind, added) {
-        ("privilege", true) => "was granted",
-        ("privilege", false) => "was revoked",
+        ("privilege" | "privilege on the row type:", true) => "was granted",
+        ("privilege" | "privilege on the row type:", false) => "was revoked",
         (_, true) => "was added",
         ("comment on", false) => "was removed",
         (_, false) => "was dropped",
@@ -193,6 +194,8 @@ fn field(name: &str) -> String {
         "force_row_security" => "forced row-level security".to_owned(),
         "default_privileges" => "the owner's privileges".to_owned(),
         "comment" => "the comment on the table".to_owned(),
+        "row_type" => "the privileges on the row type".to_owned(),
+        "row_type.comment" => "the comment on the row type".to_owned(),
         "labels" => "the security labels".to_owned(),
         "others" => "the set of dependent objects".to_owned(),
         other => format!("the {}", other.replace('_', " ")),
@@ -225,7 +228,8 @@ impl Difference {
             if self.path[0] == "oid" {
                 return "the table was dropped and created again".to_owned();
             }
-            return format!("{} changed{}", field(&self.path[0]), self.of_strings());
+            let of = if self.is_in(&["row_type", "comment"]) { "row_type.comment" } else { &self.path[0] };
+            return format!("{} changed{}", field(of), self.of_strings());
         };
         let name = if list == &["foreign_keys"] {
             self.path[list.len()].split(" of ").next().unwrap_or_default()

@@ -1,7 +1,7 @@
 //! A table with every property and every kind of dependent, for unit tests.
 
 use super::dependent::*;
-use super::grant::Grant;
+use super::grant::{Grant, RowType};
 use super::ident::{Ident, QualifiedName};
 use super::table::*;
 
@@ -235,6 +235,7 @@ pub(crate) fn petri() -> Table {
         referenced_by: vec![],
         grants: grants(),
         default_privileges: false,
+        row_type: None,
         policies: policies(),
         triggers: triggers(),
         views: views(),
@@ -251,6 +252,18 @@ pub(crate) fn petri() -> Table {
     }
 }
 
+fn row_type() -> RowType {
+    RowType {
+        default_privileges: false,
+        grants: vec![Grant {
+            privilege: "USAGE".into(),
+            column: Some(Ident::new("note")),
+            ..grants()[0].clone()
+        }],
+        comment: Some("a row".into()),
+    }
+}
+
 fn matview(view: &View, grants: &[Grant]) -> Matview {
     Matview {
         view: View { name: QualifiedName::new("public", "per_day"), ..view.clone() },
@@ -259,6 +272,7 @@ fn matview(view: &View, grants: &[Grant]) -> Matview {
         access_method: Some(Ident::new("columnar")),
         tablespace: Some(Ident::new("fast")),
         grants: grants.to_vec(),
+        row_type: Some(row_type()),
         columns: vec![MatviewColumn {
             name: Ident::new("day"),
             comment: Some("when".into()),
@@ -288,6 +302,7 @@ pub(crate) fn full() -> Table {
     table.others = vec!["type lab.seen".into()];
     table.operator_schemas = vec![Ident::new("extensions")];
     table.labels = vec!["guard on column seq".into()];
+    table.row_type = Some(row_type());
     table.columns[0] = Column {
         collation: text("pg_catalog.\"C\""),
         default: text("gen_random_uuid()"),

@@ -18,3 +18,14 @@ pub struct Grant {
     /// Whether it was granted WITH GRANT OPTION.
     pub grantable: bool,
 }
+
+/// The composite type of the rows of a table or view, which has the same name and owner, and privileges of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowType {
+    /// Whether PUBLIC and the owner have USAGE, and nobody else. In that case, `grants` is empty.
+    pub default_privileges: bool,
+    /// Privileges, including those of the owner, sorted by their dependencies.
+    pub grants: Vec<Grant>,
+    /// `COMMENT ON TYPE`.
+    pub comment: Option<String>,
+}

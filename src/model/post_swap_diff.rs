@@ -1,9 +1,10 @@
 //! The post-swap diff. The table in use must have the same definition after a swap as before, except for the changes
 //! that partitioning requires. The actual definition is compared with that after the swap.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::blueprint::{Blueprint, Direction};
+use super::dependent::Matview;
 use super::difference::{Between, Difference, at, descriptions, differences};
 use super::ident::{Ident, plain};
 use super::table::{Column, Comment, ForeignKey, Index, Table};
@@ -194,8 +195,9 @@ pub fn is_own_change(b: &Blueprint, now: &Table, one: &Difference) -> bool {
             b.own_keys().into_iter().any(|key| comment(&key) && key.comment.is_some())
         }
         ["dependents", "matviews", _] if added => {
-            let planned = b.table.dependents.matviews.iter();
-            planned.filter_map(|m| serde_json::to_value(m).ok()).any(|m| Some(&m) == one.now.as_ref())
+            let mut planned = b.table.dependents.matviews.iter();
+            let now = one.now.as_ref().and_then(|now| Matview::deserialize(now).ok());
+            now.is_some_and(|now| planned.any(|m| now.is_as(m)))
         }
         _ => false,
     }
@@ -236,7 +238,16 @@ pub fn dropped_keys(b: &Blueprint, now: &Table) -> Vec<String> {
 /// The differences in `found` that `side`, the table to which they were carried over, does not have. Objects that have
 /// another name there, or that the exchange creates, are not compared.
 pub fn not_carried(found: &[Difference], side: &Table) -> Vec<Difference> {
-    let fields = ["owner", "grants", "default_privileges", "row_security", "comment", "policies", "checks"];
+    let fields = [
+        "owner",
+        "grants",
+        "default_privileges",
+        "row_type",
+        "row_security",
+        "comment",
+        "policies",
+        "checks",
+    ];
     let Ok(side) = serde_json::to_value(side) else { return found.to_vec() };
     let shown = |one: &&Difference| {
         let by_itself = fields.iter().any(|field| one.is_in(&[field])) && one.path.len() < 3;

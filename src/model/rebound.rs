@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::dependent::{Function, OtherPolicy, Rule, Statistics};
-use super::grant::Grant;
+use super::grant::{Grant, RowType};
 use super::ident::{Ident, QualifiedName, plain};
 
 /// All such objects. The exchange drops views, rules and statistics, and creates them again; it alters policies and
@@ -49,6 +49,9 @@ pub struct BoundView {
     pub grants: Vec<Grant>,
     /// Whether the owner has all privileges, and nobody else has privileges on the whole view.
     pub default_privileges: bool,
+    /// Its row type.
+    #[serde(default)]
+    pub row_type: Option<RowType>,
     /// Columns with a comment or a default.
     pub columns: Vec<ViewColumn>,
     /// Its INSTEAD OF triggers, and its statement triggers.

@@ -344,8 +344,8 @@ impl Retyping {
             ["sequences", _, "options" | "grants", ..] if self.column.identity.is_empty() => Follows::Stays,
             [
                 "owner" | "comment" | "options" | "toast_options" | "grants" | "default_privileges"
-                | "row_security" | "force_row_security" | "policies" | "triggers" | "views" | "dependents"
-                | "replica_identity",
+                | "row_type" | "row_security" | "force_row_security" | "policies" | "triggers" | "views"
+                | "dependents" | "replica_identity",
                 ..,
             ] => Follows::Stays,
             _ => Follows::Lost,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::dependent::{Dependents, View};
-use super::grant::Grant;
+use super::grant::{Grant, RowType};
 use super::ident::{Ident, QualifiedName};
 
 /// The properties of a table that a copy of it must also have, or that prevent a job.
@@ -65,6 +65,9 @@ pub struct Table {
     /// Whether the owner has all privileges. In that case, `grants` does not contain them.
     #[serde(default)]
     pub default_privileges: bool,
+    /// Its row type; none in the description of an earlier version.
+    #[serde(default)]
+    pub row_type: Option<RowType>,
     /// Row-level security policies, by name.
     pub policies: Vec<Policy>,
     /// User triggers, except those of pgstrata, by name.

@@ -6,7 +6,7 @@ use crate::model::difference::Difference;
 use crate::model::ident::{Ident, QualifiedName, literal};
 use crate::model::table::{Check, ReplicaIdentity, Sequence, Table, Trigger};
 
-use super::prepare::{grant, of_sequence, policy, revoke, trigger};
+use super::prepare::{grant, of_sequence, policy, revoke, row_type_comment, row_type_privileges, trigger};
 use super::{index, not_null, suffixes, with_operators};
 
 /// The inactive table, and the names of its objects.
@@ -67,6 +67,11 @@ pub fn carry(
     if found.iter().any(|one| of_privileges.iter().any(|field| one.is_in(&[field]))) {
         all.extend(side.privileges());
     }
+    let of_type = |one: &Difference| one.is_in(&["row_type"]) && !one.is_in(&["row_type", "comment"]);
+    if found.iter().any(of_type) {
+        let row_type = b.table.row_type.as_ref();
+        all.extend(row_type.into_iter().flat_map(|t| row_type_privileges(&b.table.owner, &side.table, t)));
+    }
     Ok(with_operators(&b.table.operator_schemas, all))
 }
 
@@ -93,6 +98,10 @@ impl InactiveTable<'_> {
         Some(match path.as_slice() {
             ["owner"] => self.each().map(|t| format!("alter table {t} owner to {}", now.owner)).collect(),
             ["grants", ..] | ["default_privileges"] | ["force_row_security"] => Vec::new(),
+            ["row_type", "comment"] => {
+                vec![row_type_comment(table, now.row_type.as_ref()?.comment.as_deref())]
+            }
+            ["row_type", ..] => Vec::new(),
             ["row_security"] => {
                 let word = if now.row_security { "enable" } else { "disable" };
                 vec![self.alter(&format!("{word} row level security"))]

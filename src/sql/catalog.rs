@@ -16,6 +16,8 @@ pub fn table() -> String {
     TABLE
         .replacen("{dependents}", super::dependent::CATALOG, 1)
         .replace("{grants}", super::dependent::GRANTS)
+        .replace("{row_type}", &super::dependent::row_type("c"))
+        .replace("{row_type_of_view}", &super::dependent::row_type("v"))
         .replace("{row_function_list}", super::row_functions::CATALOG)
         .replace("{row_functions}", super::row_functions::CARRIED)
         .replace("{sequence_owner_has_all}", &owner_has_all("s", "s"))
@@ -238,6 +240,7 @@ select pg_catalog.json_build_object(
       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
     ) g), '[]'),
   'default_privileges', {owner_has_all},
+  'row_type', {row_type},
   'policies', coalesce((
     select json_agg(json_build_object(
       'name', p.polname, 'permissive', p.polpermissive,

@@ -95,6 +95,7 @@ pub const CATALOG: &str = r#"json_build_object(
       'access_method', (select amname from pg_am where oid = v.relam and amname <> 'heap'),
       'tablespace', (select spcname from pg_tablespace where oid = v.reltablespace),
       'grants', {grants},
+      'row_type', {row_type_of_view},
       'columns', coalesce((
         select json_agg(json_build_object(
           'name', a.attname, 'comment', col_description(v.oid, a.attnum), 'statistics', nullif(a.attstattarget, -1)
@@ -145,6 +146,28 @@ pub(super) const GRANTS: &str = "coalesce((
             a (grantor, grantee, privilege_type, is_grantable, place)
           where t.attrelid = v.oid and t.attnum > 0
         ) x), '[]')";
+
+/// The row type of a relation, a row of `pg_class` ([`crate::model::grant::RowType`]).
+pub(super) fn row_type(relation: &str) -> String {
+    ROW_TYPE.replace("{relation}", relation)
+}
+
+const ROW_TYPE: &str = "(
+    select json_build_object(
+      'default_privileges', y.usual,
+      'grants', coalesce((
+        select json_agg(json_build_object(
+          'role', case x.grantee when 0 then null else pg_get_userbyid(x.grantee) end,
+          'grantor', pg_get_userbyid(x.grantor),
+          'privilege', x.privilege_type, 'column', null, 'grantable', x.is_grantable
+        ) order by x.place)
+        from aclexplode(y.typacl) with ordinality x (grantor, grantee, privilege_type, is_grantable, place) where not y.usual), '[]'),
+      'comment', obj_description(y.oid, 'pg_type'))
+    from (
+      select t.oid, t.typacl, t.typacl is null or coalesce(
+          (select array_agg(a::text order by a::text) from unnest(t.typacl) a)
+            = (select array_agg(a::text order by a::text) from unnest(acldefault('T', t.typowner)) a), false) as usual
+      from pg_type t where t.oid = {relation}.reltype) y)";
 
 /// Creates the extended statistics of the target, with a name that the swap replaces.
 pub(super) fn statistics_of(b: &Blueprint, s: &Statistics) -> Vec<String> {

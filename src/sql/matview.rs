@@ -32,6 +32,7 @@ pub fn build(m: &Matview, operator_schemas: &[Ident], trust: &[String]) -> Vec<S
         format!("revoke all on {name} from {}", m.view.owner),
     ]);
     all.extend(m.grants.iter().flat_map(|g| prepare::grant(&m.view.owner, &name, g)));
+    all.extend(prepare::row_type(&m.view.owner, &name, m.row_type.as_ref()));
     all.extend(m.comment.iter().map(|c| format!("comment on materialized view {name} is {}", literal(c))));
     for column in &m.columns {
         let at = &column.name;

@@ -2,7 +2,7 @@
 //! faster to build them after the copy, and the scrub can first delete duplicates of the copy.
 
 use crate::model::blueprint::{Blueprint, Partition};
-use crate::model::grant::Grant;
+use crate::model::grant::{Grant, RowType};
 use crate::model::ident::{Ident, QualifiedName, literal, plain};
 use crate::model::table::{Column, Policy, Sequence, Table, Trigger};
 
@@ -54,6 +54,8 @@ pub fn parts(b: &Blueprint) -> Vec<Part> {
         all.push(Part::new("statistics", &s.name.name, again(super::dependent::statistics_of(b, s))));
     }
     all.push(Part::new("privileges on", name, grants(b)));
+    let row_type = row_type(&table.owner, &target, table.row_type.as_ref());
+    all.push(Part::new("row type of", name, row_type));
     if table.row_security {
         let enable = format!("alter table {target} enable row level security");
         all.push(Part::new("row-level security of", name, [enable]));
@@ -150,16 +152,60 @@ end"
     format!("do {}", super::dollar_quoted(&body))
 }
 
+/// Gives the row type of a new relation, which has the default privileges, the properties of another row type.
+pub(super) fn row_type(owner: &Ident, relation: &QualifiedName, row_type: Option<&RowType>) -> Vec<String> {
+    let Some(row_type) = row_type else { return Vec::new() };
+    let mut all = Vec::new();
+    if !row_type.default_privileges {
+        all.extend(row_type_privileges(owner, relation, row_type));
+    }
+    all.extend(row_type.comment.as_deref().map(|text| row_type_comment(relation, Some(text))));
+    all
+}
+
+/// Revokes all privileges on the row type of `relation`, and grants those of another row type.
+pub(super) fn row_type_privileges(
+    owner: &Ident,
+    relation: &QualifiedName,
+    row_type: &RowType,
+) -> Vec<String> {
+    let name = literal(&relation.to_string());
+    let body = format!(
+        "declare
+  holder text;
+begin
+  for holder in
+    select distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end
+    from pg_catalog.pg_type t, pg_catalog.aclexplode(coalesce(t.typacl, pg_catalog.acldefault('T', t.typowner))) a
+    where t.typrelid = {name}::regclass
+  loop
+    execute format('revoke all on type %s from %s cascade', {name}, holder);
+  end loop;
+end"
+    );
+    let mut all = vec![format!("do {}", super::dollar_quoted(&body))];
+    if row_type.default_privileges {
+        all.push(format!("grant usage on type {relation} to public, {owner}"));
+    }
+    let on = format!("type {relation}");
+    all.extend(row_type.grants.iter().flat_map(|g| grant(owner, &on, g)));
+    all
+}
+
+/// Sets the comment on the row type of `relation`.
+pub(super) fn row_type_comment(relation: &QualifiedName, comment: Option<&str>) -> String {
+    format!("comment on type {relation} is {}", comment.map_or("null".to_owned(), literal))
+}
+
 /// Grants a privilege as its original grantor, so that a privilege that another role granted is revoked with the
 /// privilege of that role.
-pub(super) fn grant(owner: &Ident, relation: &QualifiedName, grant: &Grant) -> Vec<String> {
+pub(super) fn grant(owner: &Ident, on: &impl std::fmt::Display, grant: &Grant) -> Vec<String> {
     let column = grant.column.as_ref().map_or(String::new(), |c| format!(" ({c})"));
     let role = grant.role.as_ref().map_or("public".to_owned(), ToString::to_string);
     // The owner cannot be granted a grant option.
     let owners = grant.role.as_ref() == Some(owner);
     let option = if grant.grantable && !owners { " with grant option" } else { "" };
-    let statement =
-        format!("grant {}{column} on {relation} to {role}{option}", grant.privilege.to_lowercase());
+    let statement = format!("grant {}{column} on {on} to {role}{option}", grant.privilege.to_lowercase());
     if grant.grantor == *owner {
         return vec![statement];
     }

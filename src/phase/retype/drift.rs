@@ -97,7 +97,7 @@ async fn attached(retyper: &RetypeJob, ending: Direction, now: &Table) -> Result
     let planned = |name: &QualifiedName| r.matviews().find(|m| m.view.name == *name);
     let matviews = facts.rebound.matviews.iter().filter(|name| {
         let current = now.dependents.matviews.iter().find(|m| m.view.name == **name);
-        planned(name).is_none_or(|m| current.is_some_and(|current| current != m))
+        planned(name).is_none_or(|m| current.is_some_and(|current| !current.is_as(m)))
     });
     let matviews = matviews.map(|name| format!("materialized view {} uses column {column}", name.plain()));
     Ok(indexes.chain(checks).chain(keys).chain(uses).chain(refused).chain(matviews).collect())

@@ -17,6 +17,7 @@ pub fn objects(column: &Ident) -> String {
         .replace("{column}", &literal(column.as_str()))
         .replace("{rule}", RULE)
         .replace("{grants}", dependent::GRANTS)
+        .replace("{row_type}", &dependent::row_type("v"))
         .replace("{view_options}", &options::documented("v.reloptions", &options::kind("v")))
 }
 
@@ -82,6 +83,7 @@ select json_build_object(
       'comment', obj_description(v.oid, 'pg_class'),
       'grants', {grants},
       'default_privileges', v.relacl is null,
+      'row_type', {row_type},
       'columns', coalesce((
         select json_agg(json_build_object('name', a.attname, 'comment', col_description(v.oid, a.attnum),
           'default', pg_get_expr(d.adbin, d.adrelid)) order by a.attnum)
@@ -246,6 +248,7 @@ fn properties(v: &BoundView) -> Vec<String> {
     }
     let grants = v.grants.iter().filter(|g| !v.default_privileges || g.column.is_some());
     all.extend(grants.flat_map(|g| prepare::grant(&v.owner, name, g)));
+    all.extend(prepare::row_type(&v.owner, name, v.row_type.as_ref()));
     all
 }
 
@@ -396,6 +399,7 @@ mod tests {
             comment: None,
             grants: Vec::new(),
             default_privileges: true,
+            row_type: None,
             columns: Vec::new(),
             triggers: Vec::new(),
             rules: Vec::new(),
