@@ -71,6 +71,17 @@ pub enum Retry {
     Unknown,
 }
 
+/// A CHECK constraint that a row violated.
+#[derive(Debug, Clone)]
+pub struct ViolatedCheck {
+    /// The schema of its table.
+    pub schema: String,
+    /// Its table, or the partition of it.
+    pub table: String,
+    /// Its name.
+    pub name: String,
+}
+
 /// An error with its kind, its hint and its cause.
 #[derive(Debug, thiserror::Error)]
 pub struct Error {
@@ -78,7 +89,7 @@ pub struct Error {
     retry: Retry,
     code: Option<Box<str>>,
     lacks_partition: bool,
-    constraint: Option<Box<str>>,
+    violated_check: Option<Box<ViolatedCheck>>,
     message: Box<str>,
     details: Box<[String]>,
     cause: Option<Box<str>>,
@@ -101,7 +112,7 @@ impl Error {
             retry: Retry::Never,
             code: None,
             lacks_partition: false,
-            constraint: None,
+            violated_check: None,
             message: message.into().into_boxed_str(),
             details: Box::default(),
             cause: None,
@@ -169,10 +180,10 @@ impl Error {
         self
     }
 
-    /// Sets the name of the constraint that was violated.
+    /// Sets the CHECK constraint that a row violated.
     #[must_use]
-    pub fn violating(mut self, constraint: Option<&str>) -> Self {
-        self.constraint = constraint.map(Box::from);
+    pub fn violating(mut self, check: Option<ViolatedCheck>) -> Self {
+        self.violated_check = check.map(Box::new);
         self
     }
 
@@ -184,7 +195,7 @@ impl Error {
             retry: self.retry,
             code: self.code.clone(),
             lacks_partition: self.lacks_partition,
-            constraint: self.constraint.clone(),
+            violated_check: self.violated_check.clone(),
             message: context.into().into_boxed_str(),
             details: Box::default(),
             cause: None,
@@ -208,9 +219,10 @@ impl Error {
         self.code.as_deref()
     }
 
-    /// The constraint that was violated, if the server named one.
-    pub fn constraint(&self) -> Option<&str> {
-        self.constraint.as_deref()
+    /// The CHECK constraint that a row violated according to the server itself. Not one that a function named in
+    /// an error with the same SQLSTATE.
+    pub fn violated_check(&self) -> Option<&ViolatedCheck> {
+        self.violated_check.as_deref()
     }
 
     /// Whether the error has this SQLSTATE.

@@ -105,3 +105,43 @@ async fn rows_that_violate_it_when_changes_are_applied() {
     db.pgstrata(&["finalize", "j", "--now"]).await.ok();
     assert!(constraint(&db, "t").await.starts_with("positive, short"));
 }
+
+/// A function in one constraint raises the error that the violation of another would cause. That one stays.
+#[tokio::test]
+async fn an_error_that_names_another_constraint_drops_nothing() {
+    let db = Database::new().await;
+    db.execute(
+        "create table strict (yes boolean); insert into strict values (false);
+         create function accepts(int) returns boolean language plpgsql as $$ begin
+           if (select yes from public.strict) and $1 = 7 then
+             raise check_violation using constraint = 'good', table = 't_new', schema = 'public', message = 'not now';
+           end if;
+           return true;
+         end $$;
+         create table other (n int, constraint good check (n > 0));
+         create function copies(int) returns boolean language plpgsql as $$ begin
+           if (select yes from public.strict) and $1 = 8 then insert into public.other values (-1); end if;
+           return true;
+         end $$;
+         create table t (id bigint primary key, at timestamptz not null default '2024-02-02Z', n int,
+           constraint good check (n > 0), constraint bad check (accepts(n)), constraint worse check (copies(n)));
+         insert into t select i, timestamptz '2024-01-01Z' + i * interval '1 hour', i from generate_series(1, 1000) i;
+         analyze t",
+    )
+    .await;
+    let plan = db.plan(PLAN);
+    db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
+    for n in [7, 8] {
+        db.execute(&format!(
+            "update strict set yes = false; update t set n = n where n = {n}; update strict set yes = true"
+        ))
+        .await;
+        let sync = db.pgstrata(&["sync", "j"]).await.exits(1);
+        assert!(!sync.stderr.contains("dropped constraint"), "{sync:?}");
+        assert_eq!(constraint(&db, "t_new").await, "bad, good, worse", "{n}");
+        db.execute("update strict set yes = false").await;
+        db.pgstrata(&["sync", "j"]).await.ok();
+    }
+    db.pgstrata(&["swap", "j"]).await.ok();
+    assert_eq!(constraint(&db, "t").await, "bad, good, worse");
+}

@@ -10,9 +10,9 @@
 
 use std::{error::Error as _, io};
 
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
-use crate::error::{Error, Kind, Retry};
+use crate::error::{Error, Kind, Retry, ViolatedCheck};
 
 impl From<tokio_postgres::Error> for Error {
     fn from(e: tokio_postgres::Error) -> Self {
@@ -28,7 +28,7 @@ pub fn from_pg(e: tokio_postgres::Error) -> Error {
         let error = Error::new(kind, without_values(code, db.message()))
             .code(code)
             .retry(class(code))
-            .violating(db.constraint())
+            .violating(violated_check(db))
             .lacking_partition(lacks_partition(code, db.constraint(), db.routine()));
         return match db.detail() {
             // The names of the objects, and no values.
@@ -60,6 +60,14 @@ pub fn failed_statement(e: &tokio_postgres::Error) -> Option<String> {
 /// the partition.
 fn lacks_partition(code: &str, constraint: Option<&str>, routine: Option<&str>) -> bool {
     code == SqlState::CHECK_VIOLATION.code() && constraint.is_none() && routine == Some("ExecFindPartition")
+}
+
+/// The CHECK constraint that a row violated: only if the routine that tests the constraints of a row raised the
+/// error. RAISE can set the same SQLSTATE, constraint and table, and a domain can have a constraint of that name.
+fn violated_check(db: &DbError) -> Option<ViolatedCheck> {
+    let raised = *db.code() == SqlState::CHECK_VIOLATION && db.routine() == Some("ExecConstraints");
+    let [schema, table, name] = [db.schema()?, db.table()?, db.constraint()?].map(str::to_owned);
+    raised.then_some(ViolatedCheck { schema, table, name })
 }
 
 /// The SQLSTATE, if the server raised the error.

@@ -2,34 +2,33 @@
 //! again, as NOT VALID. A constraint that depends on more than the row can reject a row that satisfied it when it was written,
 //! and the job must not stop for that.
 
-use tokio_postgres::error::SqlState;
-
 use crate::error::{Error, Result};
 use crate::event::PartitionNote;
-use crate::model::ident::plain;
+use crate::model::ident::{Ident, QualifiedName, plain};
+use crate::model::table::Table;
 use crate::pg::{catalog, store};
 use crate::phase::job::locks::briefly;
 use crate::phase::partition::{PartitionJob, objects};
 use crate::sql::drop_constraint;
 
 /// Drops the CHECK constraint that rejected a row of the table in use from the inactive table; returns whether the error is
-/// of that kind. The next exchange adds the constraint again, as NOT VALID.
+/// of that kind. The next exchange adds the constraint again, as NOT VALID. An error that a function raises, with whatever
+/// constraint in it, is no evidence about a constraint.
 ///
 /// # Errors
 /// A lock could not be acquired; or the server returned an error.
 pub async fn leave_out(context: &PartitionJob, error: &Error) -> Result<bool> {
     let mut b = context.blueprint();
-    let Some(name) = error.constraint().filter(|_| error.is(&SqlState::CHECK_VIOLATION)) else {
-        return Ok(false);
-    };
-    let Some(check) = b.table.checks.iter().map(|check| &check.name).find(|check| check.as_str() == name)
-    else {
-        return Ok(false);
-    };
-    let (check, side) = (check.clone(), b.sides(context.direction()).target);
-    let inactive =
-        catalog::table(&context.control, catalog::must_find(&context.control, &side).await?).await?;
-    if !inactive.checks.iter().any(|there| there.name == check) {
+    let Some(violated) = error.violated_check() else { return Ok(false) };
+    let (of, check) =
+        (QualifiedName::new(&violated.schema, &violated.table), Ident::new(violated.name.as_str()));
+    let (client, side) = (&context.control, b.sides(context.direction()).target);
+    let inactive = catalog::table(client, catalog::must_find(client, &side).await?).await?;
+    // The error can also be about a row that a function of the application writes to another table.
+    let of_inactive =
+        of == side || catalog::leaves(client, inactive.oid).await?.iter().any(|leaf| leaf.name == of);
+    let is_there = |table: &Table| table.checks.iter().any(|there| there.name == check);
+    if !of_inactive || !is_there(&b.table) || !is_there(&inactive) {
         return Ok(false);
     }
     for list in [&mut b.violated_checks, &mut b.checks_left_out] {
