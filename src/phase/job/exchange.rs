@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::error::{Error, Kind, Result, Retry};
 use crate::event::PhaseOutcome;
 use crate::failpoint;
+use crate::model::blueprint::Direction;
 use crate::model::history::History;
 use crate::model::ident::QualifiedName;
 use crate::model::rebound::Rebound;
@@ -19,6 +20,16 @@ use crate::pg::transaction::{READ_COMMITTED, all, transaction};
 use crate::pg::untrusted_code;
 use crate::phase::job::driver::Driver;
 use crate::sql::exchange::{self as sql, Call, Exchange, FailedCheck};
+
+/// The hint if [`are_added_users`](crate::model::difference::are_added_users) prevent an exchange; `keep` is what a rollback would
+/// undo.
+pub fn drop_added_users(ending: Direction, keep: &str) -> String {
+    let drop = "drop what was added, or change it so that it does not use the table";
+    match ending {
+        Direction::Forward => format!("{drop}, and run the same command again; nothing was swapped"),
+        Direction::Reverse => format!("{drop}, then roll back; or keep {keep} and finalize the job"),
+    }
+}
 
 /// The definition of the table in use, and the leaves of the partitioned table, read in one statement.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::model::table::Table;
 use crate::model::untrusted_code::Access;
 use crate::pg::transaction::all;
 use crate::pg::{catalog, in_use, references, store};
-use crate::phase::job::exchange::Definition;
+use crate::phase::job::exchange::{Definition, drop_added_users};
 use crate::phase::job::locks::briefly;
 use crate::phase::partition::{PartitionJob, after_exchange, not_null};
 use crate::sql::carry as sql;
@@ -64,8 +64,8 @@ pub async fn carry(
         Direction::Forward => definition.leaves.iter().map(|leaf| leaf.name.clone()).collect(),
         Direction::Reverse => Vec::new(),
     };
-    let statements = sql::carry(&with, &was, ending, &found, &leaves)
-        .map_err(|refused| lost(&b, ending, &descriptions(&refused)))?;
+    let statements =
+        sql::carry(&with, &was, ending, &found, &leaves).map_err(|found| refused(&b, ending, &found))?;
     let side = b.sides(ending).target;
     let step = format!("carry changes over to {}", side.plain());
     let done = briefly(context, vec![side.clone()], &step, async || {
@@ -149,6 +149,16 @@ fn lost(b: &Blueprint, ending: Direction, found: &[String]) -> Error {
             "{table} was changed after the swap, and a rollback would lose the change: {found}"
         ))
         .hint("undo the change, then roll back; or keep the partitioned table and finalize the job"),
+    }
+}
+
+/// [`lost`], for changes that cannot be carried over.
+fn refused(b: &Blueprint, ending: Direction, found: &[Difference]) -> Error {
+    let error = lost(b, ending, &descriptions(found));
+    if difference::are_added_users(found) {
+        error.hint(drop_added_users(ending, "the partitioned table"))
+    } else {
+        error
     }
 }
 

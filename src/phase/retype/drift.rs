@@ -5,12 +5,13 @@
 use crate::error::{Error, Result, Retry};
 use crate::event::PartitionNote;
 use crate::model::blueprint::Direction;
-use crate::model::difference::{Between, Difference, descriptions, differences};
+use crate::model::difference::{self, Between, Difference, descriptions, differences};
 use crate::model::ident::{Ident, QualifiedName, plain};
 use crate::model::retyping::Follows;
 use crate::model::table::Table;
 use crate::pg::transaction::all;
 use crate::pg::{catalog, in_use};
+use crate::phase::job::exchange::drop_added_users;
 use crate::phase::job::kind::reported_only;
 use crate::phase::job::locks::briefly;
 use crate::sql::retype as sql;
@@ -33,10 +34,11 @@ pub(super) async fn carry(retyper: &RetypeJob, ending: Direction, now: &Table) -
     let of = |which: Follows| -> Vec<Difference> {
         found.iter().filter(|one| r.follows(one) == which).cloned().collect()
     };
-    let mut lost = descriptions(&of(Follows::Lost));
-    lost.extend(attached(retyper, ending, now).await?);
-    if !lost.is_empty() {
-        return Err(refused(retyper, ending, &lost));
+    let (lost, attached) = (of(Follows::Lost), attached(retyper, ending, now).await?);
+    if !(lost.is_empty() && attached.is_empty()) {
+        let only_added = attached.is_empty() && difference::are_added_users(&lost);
+        let error = refused(retyper, ending, &[descriptions(&lost), attached].concat());
+        return Err(if only_added { error.hint(drop_added_users(ending, "the new type")) } else { error });
     }
     let carried = of(Follows::Carried);
     if carried.is_empty() {
