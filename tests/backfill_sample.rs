@@ -159,7 +159,6 @@ async fn rows_that_cannot_be_filled_are_reported_by_their_keys() {
         "{}",
         ran.stdout
     );
-    assert!(ran.stderr.contains("nothing was changed"), "{}", ran.stderr);
 }
 
 #[tokio::test]

@@ -324,8 +324,9 @@ async fn a_change_of_the_collation_alone() {
             .await,
         1
     );
-    let again = lab.ok("run").await;
-    assert!(again.stderr.contains("job job is done: column v of public.t has type text"), "{again:?}");
+    let done = lab.ok("run --json").await.event("already_of_type");
+    assert_eq!((&done["column"], &done["table"]), (&"v".into(), &"public.t".into()), "{done}");
+    assert!(done["sql_type"].as_str().unwrap().starts_with("text"), "{done}");
     let same = lab.with_plan("name = 'again'\nkind = 'retype'\ntable = 't'\n[retype]\ncolumn = 'v'\nto = 'text collate public.any_case'\n");
     let checked = same.ran("check").await.exits(3);
     assert!(checked.stdout.contains("error[already_that_type]"), "{}", checked.stdout);

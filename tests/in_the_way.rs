@@ -56,18 +56,16 @@ async fn verified_by(db: &Database, more: &str, plan: &str) {
 
 /// Asserts that the command cannot acquire its lock, and reports the blocker.
 async fn refused(db: &Database, command: &str, blocker: &str) {
-    let ran = db.pgstrata(&[command, "job"]).await.exits(5);
-    assert!(ran.stderr.contains("blocked by ") && ran.stderr.contains(blocker), "{}", ran.stderr);
+    let ran = db.pgstrata(&[command, "job", "--json"]).await.exits(5);
+    assert_eq!(ran.events("waiting_for_snapshots").len(), 0, "{ran:?}");
+    assert!(ran.error()["cause"].as_str().unwrap().contains(blocker), "{ran:?}");
 }
 
 /// Asserts that the command gives up waiting for a transaction with an older snapshot, and reports it.
 async fn waited_in_vain(db: &Database, command: &str, blocker: &str) {
-    let ran = db.pgstrata(&[command, "job"]).await.exits(5);
-    assert!(
-        ran.stderr.contains("whose snapshot is older than") && ran.stderr.contains(blocker),
-        "{}",
-        ran.stderr
-    );
+    let ran = db.pgstrata(&[command, "job", "--json"]).await.exits(5);
+    assert!(!ran.events("waiting_for_snapshots").is_empty(), "{ran:?}");
+    assert!(ran.error()["cause"].as_str().unwrap().contains(blocker), "{ran:?}");
 }
 
 async fn ok(db: &Database, command: &str) {

@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::bench::{Bench, TABLE, TRUTH};
 use crate::support::cluster::{Database, Version, on_every_version, on_oldest_and_newest};
-use crate::support::process::Ran;
+use crate::support::process::{Ran, refusal};
 use crate::support::tables::TableSpec;
 use crate::support::wait::within;
 
@@ -47,12 +47,21 @@ async fn month(db: &Database, n: i32) -> String {
 }
 
 async fn adopt(db: &Database) -> Ran {
-    db.pgstrata(&["maintain", "--table", "events"]).await.ok()
+    db.pgstrata(&["maintain", "--table", "events", "--json"]).await.ok()
+}
+
+/// The values of a field of the events with a code.
+fn fields(ran: &Ran, code: &str, field: &str) -> Vec<Value> {
+    ran.events(code).into_iter().map(|mut event| event[field].take()).collect()
 }
 
 /// The report of a successful run on one table.
 async fn report(db: &Database, args: &[&str]) -> Value {
-    let ran = db.pgstrata(&[args, &["--json"]].concat()).await.ok();
+    reported(&db.pgstrata(&[args, &["--json"]].concat()).await.ok())
+}
+
+/// The report of a run with `--json`.
+fn reported(ran: &Ran) -> Value {
     serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap()
 }
 
@@ -146,11 +155,9 @@ async fn a_new_partition_is_like_its_siblings(version: Version) {
     let ran = adopt(&db).await;
     let created = [month(&db, 1).await, month(&db, 2).await, month(&db, 3).await];
     assert_eq!(partitions(&db, "events").await, [before, created.to_vec()].concat());
-    assert!(
-        ran.stdout.starts_with("public.events: 3 partitions created; partitions exist up to "),
-        "{ran:?}"
-    );
-    assert!(ran.stderr.contains("limits at to the range of partition"), "{ran:?}");
+    assert_eq!(listed(&reported(&ran), "created"), 3);
+    let bound = ran.event("constraint_not_copied");
+    assert_eq!(json!([bound["column"], bound["constraint"]]), json!(["at", format!("bound_of_{youngest}")]));
     // Constraints of a new partition are valid, because it was empty, and it lacks the CHECK on the bounds of its
     // sibling.
     let expected: Vec<String> = leaf(&db, &youngest)
@@ -172,11 +179,8 @@ async fn a_new_partition_is_like_its_siblings(version: Version) {
 async fn months_under_writers(version: Version) {
     let bench = Bench::start_on(version, TableSpec::bigint(TABLE, 10_000), "ahead = 2\n").await;
     bench.run().await;
-    let early = bench.lab.db.pgstrata(&["maintain"]).await.ok();
-    assert!(
-        early.stderr.contains("is verified: skipped, because its partitioned table is not in use"),
-        "{early:?}"
-    );
+    let early = bench.lab.db.pgstrata(&["maintain", "--json"]).await.ok();
+    assert_eq!(early.event("table_not_in_use")["state"], "verified");
     bench.then("swap").await;
     // As if `maintain` had not run for some months.
     let last = partitions(&bench.lab.db, TABLE).await.into_iter().rev().filter(|p| p.contains("_y")).take(4);
@@ -217,17 +221,16 @@ async fn rows_in_the_default_partition_are_reported_and_kept() {
     .await;
     let rows = db.count("select count(*) from events").await;
     let [first, blocked, third] = [month(&db, 1).await, month(&db, 2).await, month(&db, 3).await];
-    for summary in
-        ["2 partitions created, 1 partition not created, 8 rows", "1 partition not created, 8 rows"]
-    {
+    for created in [2, 0] {
         let ran = adopt(&db).await;
-        assert!(
-            ran.stdout.starts_with(&format!("public.events: {summary} in the default partition")),
-            "{ran:?}"
-        );
-        assert!(ran.stderr.contains("8 rows in default partition public.events_default: 7 in ["), "{ran:?}");
-        assert!(ran.stderr.contains("; 1 in no range (NULL, infinity, or out of range)"), "{ran:?}");
-        assert!(ran.stderr.contains(&format!("partition public.{blocked} for [")), "{ran:?}");
+        let done = reported(&ran);
+        assert_eq!((listed(&done, "created"), listed(&done, "blocked")), (created, 1));
+        let strays = ran.event("rows_in_default_partition");
+        assert_eq!((&strays["partition"], &strays["rows"]), (&json!("public.events_default"), &json!(8)));
+        let ranges = strays["ranges"].as_array().unwrap();
+        assert_eq!((ranges.len(), &ranges[0]["rows"]), (2, &json!(7)));
+        assert_eq!(ranges[1], json!({ "from": null, "to": null, "rows": 1 }));
+        assert_eq!(fields(&ran, "partition_blocked", "partition"), [format!("public.{blocked}")]);
         let all = partitions(&db, "events").await;
         assert!(all.contains(&first) && all.contains(&third) && !all.contains(&blocked), "{all:?}");
         assert_eq!(db.count("select count(*) from events").await, rows);
@@ -253,12 +256,9 @@ async fn rows_in_the_default_partition_are_reported_and_kept() {
     .await;
     assert_eq!(db.count("select count(*) from events").await, rows);
     assert_eq!(db.count(&format!("select count(*) from {blocked}")).await, 7);
-    let ran = adopt(&db).await;
+    let done = reported(&adopt(&db).await);
     // The newest row is in the future now, and `ahead` counts from it.
-    assert!(
-        ran.stdout.starts_with("public.events: 2 partitions created, 1 row in the default partition"),
-        "{ran:?}"
-    );
+    assert_eq!((listed(&done, "created"), &done["default_rows"]), (2, &json!(1)));
 }
 
 /// Finalizes a job on a table with rows of two years; returns the plan.
@@ -274,8 +274,8 @@ async fn finalized(how: &str, default: bool) -> (Database, std::path::PathBuf) {
         "table = 't'\n[partition]\nby = 'at'\nevery = 'month'\nkeep_unique = false\ndefault = {default}\n[retention]\nkeep = '12 months'\n{how}"
     ));
     db.pgstrata(&["run", plan.to_str().unwrap(), "--swap"]).await.ok();
-    let open = db.pgstrata(&["maintain", "t"]).await.ok();
-    assert!(open.stderr.contains("it is kept while a rollback is possible"), "{open:?}");
+    let open = db.pgstrata(&["maintain", "t", "--json"]).await.ok();
+    assert!(fields(&open, "partition_expired", "rollback_possible").contains(&json!(true)), "{open:?}");
     assert!(listed(&report(&db, &["maintain", "t"]).await, "expired") > 0);
     db.pgstrata(&["finalize", "t", "--now"]).await.ok();
     (db, plan)
@@ -292,9 +292,9 @@ async fn old_partitions_are_reported_and_dropped() {
     let old = db.count(OLD).await;
     assert!((11..14).contains(&old), "{old}");
     let rows = db.count("select count(*) from t").await;
-    let ran = db.pgstrata(&["maintain"]).await.ok();
-    assert_eq!(ran.stderr.matches(" is older than 12 months").count() as i64, old);
-    assert_eq!(listed(&report(&db, &["maintain"]).await, "expired"), old);
+    let ran = db.pgstrata(&["maintain", "--json"]).await.ok();
+    assert_eq!(ran.events("partition_expired").len() as i64, old);
+    assert_eq!(listed(&reported(&ran), "expired"), old);
     assert_eq!((db.count(OLD).await, db.count("select count(*) from t").await), (old, rows));
     // A changed plan applies from the next run on.
     let text = std::fs::read_to_string(&plan).unwrap();
@@ -363,23 +363,24 @@ async fn blockers_of_maintain_are_reported() {
         "select count(*) from pg_stat_activity where pid = {pid} and clock_timestamp() > xact_start + interval '1 s'"
     );
     db.until(&old, 1).await;
-    let mut maintain = db.command(&["maintain", "--table", "events"]).spawn().unwrap();
-    let mut lines = BufReader::new(maintain.stderr.take().unwrap()).lines();
-    let first = within("a report of the blocker", lines.next_line()).await.unwrap().unwrap();
-    assert!(
-        first.contains("attempt 1 failed") && first.contains(&format!("blocked by pid {pid}, ")),
-        "{first}"
-    );
+    let mut maintain = db.command(&["maintain", "--table", "events", "--json"]).spawn().unwrap();
+    let mut lines = BufReader::new(maintain.stdout.take().unwrap()).lines();
+    let parsed = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+    let first = parsed(&within("a report of the blocker", lines.next_line()).await.unwrap().unwrap());
+    assert_eq!((&first["code"], &first["attempt"]), (&json!("retrying"), &json!(1)), "{first}");
+    assert!(first["error"].as_str().unwrap().contains(&format!("pid {pid},")), "{first}");
     writer.batch_execute("commit").await.unwrap();
     let mut rest = Vec::new();
     while let Some(line) = lines.next_line().await.unwrap() {
-        rest.push(line);
+        rest.push(parsed(&line));
     }
     assert!(maintain.wait().await.unwrap().success());
     let [first, blocked, third] = [month(&db, 1).await, month(&db, 2).await, month(&db, 3).await];
-    assert!(rest[0].starts_with(&format!("note: created partition public.{first} ")), "{rest:?}");
-    assert!(rest[1].starts_with(&format!("warning: partition public.{blocked} ")), "{rest:?}");
-    assert!(rest[2].starts_with(&format!("note: created partition public.{third} ")), "{rest:?}");
+    let expected = [("created", first), ("blocked", blocked), ("created", third)];
+    for (i, (what, partition)) in expected.into_iter().enumerate() {
+        assert_eq!(rest[i]["code"], format!("partition_{what}"), "{rest:?}");
+        assert_eq!(rest[i]["partition"], format!("public.{partition}"), "{rest:?}");
+    }
     assert_eq!(db.count("select count(*) from events_default").await, 1);
 }
 
@@ -394,14 +395,13 @@ async fn a_row_of_the_year_9999() {
     )
     .await;
     let ran = adopt(&db).await;
-    assert!(
-        ran.stdout.contains("2 partitions created, 1 partition not created, 3 rows in the default"),
-        "{ran:?}"
-    );
-    assert!(ran.stderr.contains("3 in no range (NULL, infinity, or out of range)"), "{ran:?}");
+    let done = reported(&ran);
+    assert_eq!((listed(&done, "created"), listed(&done, "blocked")), (2, 1));
+    assert_eq!(done["default_ranges"], json!([{ "from": null, "to": null, "rows": 3 }]));
     db.execute("delete from events where at > '10000-01-01'").await;
-    let ran = adopt(&db).await;
-    assert!(ran.stderr.contains(", 10000-01-01 00:00:00+00)"), "{ran:?}");
+    let ranges = reported(&adopt(&db).await)["default_ranges"].take();
+    let mut ends = ranges.as_array().unwrap().iter().map(|range| &range["to"]);
+    assert!(ends.any(|end| end == "10000-01-01 00:00:00+00"), "{ranges}");
 }
 
 /// A table that is not a partition has the name of a partition to be created.
@@ -411,11 +411,12 @@ async fn names_that_are_taken_are_reported() {
     db.execute(MONTHS).await;
     let name = month(&db, 1).await;
     db.execute(&format!("create table {name} (id int)")).await;
-    let ran = db.pgstrata(&["maintain", "--table", "events"]).await.exits(1);
-    assert!(
-        ran.stderr.contains(&format!("public.{name} exists and is not a partition of public.events")),
-        "{ran:?}"
-    );
+    let ran = db.pgstrata(&["maintain", "--table", "events"]).await;
+    insta::assert_snapshot!(refusal(&ran), @"
+    exit 1
+    error: public.events_p#_# exists and is not a partition of public.events
+    hint: rename or drop it; the next run creates the partition
+    ");
     db.execute(&format!("drop table {name}")).await;
     assert_eq!(listed(&report(&db, &["maintain", "--table", "events"]).await, "created"), 3);
 }

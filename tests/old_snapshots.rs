@@ -58,10 +58,17 @@ async fn with_a_snapshot(lab: &Lab) -> Client {
 /// Asserts that the command reports the holder of an older snapshot and exits with code 5, that the holder reads
 /// correct data, and that the command succeeds once the holder has committed.
 async fn waits_and_reports(lab: &Lab, command: &str, app: Client) {
-    let output = lab.ran(command).await.exits(5);
-    let who = "user old_app, application \"night report\", idle in transaction, transaction since 20";
-    assert!(output.stderr.contains("waiting for transactions with an older snapshot: pid "), "{output:?}");
-    assert!(output.stderr.contains(who) && output.stderr.contains("did not end within"), "{output:?}");
+    let ran = lab.ran(&format!("{command} --json")).await.exits(5);
+    let waits = ran.events("waiting_for_snapshots");
+    assert!(!waits.is_empty(), "{ran:?}");
+    for wait in waits {
+        let holder = &wait["holders"]["named"][0]["blocker"];
+        let is = |field: &str, value: &str| holder[field] == value;
+        assert!(is("user", "old_app") && is("application", "night report"), "{wait}");
+        assert!(is("state", "idle in transaction"), "{wait}");
+    }
+    let who = "user old_app, application \"night report\", idle in transaction";
+    assert!(ran.error()["cause"].as_str().unwrap().contains(who), "{ran:?}");
     assert_eq!(
         app.query_one("select count(*), sum(n)::bigint from t", &[]).await.unwrap().get::<_, i64>(1),
         500
@@ -95,11 +102,8 @@ async fn cancels(kind: &str) {
     let lab = lab(Database::new().await, kind, swap).await;
     let app = with_a_snapshot(&lab).await;
     lab.ok("run").await;
-    let output = lab.ok("swap").await;
-    assert!(
-        output.stderr.contains("terminating the session of the blocker, as the plan requests: pid "),
-        "{output:?}"
-    );
+    let ended = lab.ok("swap --json").await.event("session_terminated");
+    assert_eq!(ended["blocker"]["user"], "old_app");
     assert!(app.batch_execute("select from t").await.is_err());
 }
 
@@ -215,12 +219,7 @@ async fn a_mirror_that_was_left_on_is_switched_off_by_the_next_command() {
         assert!(is_mirrored(&lab.db).await);
         bank.commit_more(100).await;
         lab.ok("status").await;
-        let ran = lab.ok(later).await;
-        assert!(
-            ran.stderr.contains("switched off the mirror, which an earlier command left on"),
-            "{}",
-            ran.stderr
-        );
+        lab.ok(&format!("{later} --json")).await.event("mirror_switched_off");
         assert!(!is_mirrored(&lab.db).await);
     }
     for at in ["mirror.on", "mirror.off"] {

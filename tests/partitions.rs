@@ -66,12 +66,13 @@ async fn a_partition_truncated_and_then_dropped_stops_no_drain() {
             "truncate t_y2022; {removal}; insert into t values (1000, '2023-03-03', 'after')"
         ))
         .await;
-        let refused = db.pgstrata(&["rollback", "job"]).await.exits(4);
-        assert!(refused.stderr.contains("public.t_old keeps its rows"), "{}", refused.stderr);
-        assert!(refused.stderr.contains("0 rows missing, 1"), "{}", refused.stderr);
+        let refused = db.pgstrata(&["rollback", "job", "--json"]).await.exits(4);
+        assert_eq!(refused.event("truncated_partition_gone")["target"], "public.t_old");
+        let differ = refused.event("tables_differ");
+        assert!(differ["missing"] == 0 && differ["extra"].as_u64().unwrap() > 0, "{differ}");
         // The drain has applied its changes nevertheless, and does not report this again.
-        let again = db.pgstrata(&["verify", "job"]).await.exits(4);
-        assert!(!again.stderr.contains("keeps its rows"), "{}", again.stderr);
+        let again = db.pgstrata(&["verify", "job", "--json"]).await.exits(4);
+        assert_eq!(again.events("truncated_partition_gone").len(), 0, "{again:?}");
         db.execute(PERMIT_WRITES).await;
         db.execute("delete from t_old where at >= '2022-01-01 00:00Z' and at < '2023-01-01 00:00Z'").await;
         rolls_back_and_swaps(&db).await;
@@ -86,9 +87,8 @@ async fn a_truncate_of_a_partition_attached_by_hand_is_logged() {
          alter table t attach partition by_hand for values from ('1999-01-01 00:00Z') to ('2000-01-01 00:00Z')",
     )
     .await;
-    let output = db.pgstrata(&["verify", "job"]).await.ok();
-    let output = output.stdout + &output.stderr;
-    assert!(output.contains("public.by_hand was attached by hand"), "{output}");
+    let watched = db.pgstrata(&["verify", "job", "--json"]).await.ok().event("attached_partition_watched");
+    assert_eq!(watched["partition"], "public.by_hand");
     db.execute("insert into t values (1000, '1999-03-03', 'x')").await;
     db.pgstrata(&["verify", "job"]).await.ok();
     db.execute("truncate by_hand; insert into t values (1001, '1999-04-04', 'x')").await;

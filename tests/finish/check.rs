@@ -156,15 +156,20 @@ async fn verify_checks_again_and_commands_of_other_kinds_are_refused() {
     let output = lab.ok("verify --json").await;
     assert!(output.stdout.ends_with("\n{\"job\":\"fill\",\"rows_set\":0,\"verified\":true}\n"), "{output:?}");
     for command in ["swap", "rollback", "sync", "finalize"] {
-        let output = lab.ran(command).await.exits(2);
-        assert!(
-            output.stderr.contains("job fill is a backfill: it updates public.suppliers in place"),
-            "{output:?}"
-        );
+        let refused = lab.refused(command).await;
+        insta::allow_duplicates! { insta::assert_snapshot!(refused, @"
+        exit 2
+        error: job fill is a backfill: it updates public.suppliers in place, and there is no second table
+        hint: `pgstrata run PLAN` continues it to its end; `pgstrata verify fill` checks every row again; `pgstrata abort fill` ends it
+        "); }
     }
     lab.ok("run").await;
     for command in ["verify", "swap", "finalize"] {
-        let output = lab.ran(command).await.exits(2);
-        assert!(output.stderr.contains("job fill is a backfill and already finalized"), "{output:?}");
+        let refused = lab.refused(command).await;
+        insta::allow_duplicates! { insta::assert_snapshot!(refused, @"
+        exit 2
+        error: job fill is a backfill and already finalized
+        hint: `pgstrata run PLAN` starts a new job that fills rows written since then
+        "); }
     }
 }

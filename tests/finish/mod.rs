@@ -144,8 +144,7 @@ async fn every_kind_is_built_while_applications_write(version: Version) {
         suppliers kind not null
         ");
     }
-    let again = lab.ok("run").await;
-    assert!(again.stderr.contains("is done: no row"), "{again:?}");
+    lab.ok("run --json").await.event("already_filled");
     assert_eq!(lab.db.count("select count(*) from pg_trigger where tgname like '%pgstrata%'").await, 0);
     // Another run that fills rows builds nothing twice.
     let before = guarantees(&lab).await;
@@ -260,12 +259,8 @@ async fn not_null_that_is_not_valid_is_validated() {
 async fn duplicate_values_are_reported_by_the_keys_of_their_rows() {
     let lab = lab_with(Version::System, PLAIN, "finish = { unique = [['amount'], ['kind', 'code']] }").await;
     lab.db.execute("update suppliers set amount = amount - 1 where id in (5, 9)").await;
-    let output = lab.ran("run").await.exits(4);
-    assert!(
-        output.stderr.contains("unique (amount): 2 values in more than one row, by key 4 and 5; 8 and 9"),
-        "{output:?}"
-    );
-    assert!(output.stderr.contains("unique (kind, code): 2 values"), "{output:?}");
+    let refused = lab.ran("run --json").await.exits(4);
+    insta::assert_snapshot!(refused.error()["cause"].as_str().unwrap(), @"unique (amount): 2 values in more than one row, by key 4 and 5; 8 and 9 | unique (kind, code): 2 values in more than one row, by key 4 and 5; 8 and 9");
     assert_eq!(guarantees(&lab).await, "");
     lab.db
         .execute("update suppliers set amount = id + 10000, code = 'c' || (id + 10000) where id in (5, 9)")
@@ -288,12 +283,8 @@ async fn a_match_full_foreign_key_and_a_self_referencing_one() {
     );
     let finish = "finish = { foreign_key = ['(a, b) references crm.pairs (a, b) match full', '(parent) references suppliers'] }";
     let lab = lab_with(Version::System, &setup, finish).await;
-    let output = lab.ran("run").await.exits(4);
-    assert!(output.stderr.contains("foreign key (a, b) to crm.pairs: 1 row, by key 7"), "{output:?}");
-    assert!(
-        output.stderr.contains("foreign key (parent) to public.suppliers: 1 row, by key 8"),
-        "{output:?}"
-    );
+    let refused = lab.ran("run --json").await.exits(4);
+    insta::assert_snapshot!(refused.error()["cause"].as_str().unwrap(), @"foreign key (a, b) to crm.pairs: 1 row, by key 7 | foreign key (parent) to public.suppliers: 1 row, by key 8");
     lab.db
         .execute("update suppliers set b = 2 where id = 7; update suppliers set parent = 8 where id = 8")
         .await;

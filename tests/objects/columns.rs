@@ -2,6 +2,7 @@
 
 use crate::support::cluster::Database;
 use crate::support::lab::Lab;
+use crate::support::process::refusal;
 
 const SETUP: &str = "
     create table orders (id integer primary key, n integer not null, note text, constraint positive check (n > 0));
@@ -43,10 +44,15 @@ async fn abort_keeps_a_column_with_the_name_of_the_jobs_column() {
     let db = filled().await;
     db.execute("alter table orders drop column n_new").await;
     add_column_of_others(&db, "n_new").await;
-    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    assert!(ran.stderr.contains("column n_new is not the column of job job"), "{}", ran.stderr);
-    let ran = db.pgstrata(&["abort", "job"]).await.ok();
-    assert!(ran.stderr.contains("column n_new was not created by the job: it is kept"), "{}", ran.stderr);
+    let ran = db.pgstrata(&["swap", "job"]).await;
+    insta::assert_snapshot!(refusal(&ran), @"
+    exit 1
+    error: column n_new is not the column of job job
+    cause: the job's column was dropped
+    hint: rename it back, and run the same command again; or abort the job and run it again: `pgstrata abort job`
+    ");
+    let ran = db.pgstrata(&["abort", "job", "--json"]).await.ok();
+    assert_eq!(ran.event("column_not_own")["column"], "n_new");
     untouched(&db, "n_new").await;
     assert_eq!(db.count(TRIGGERS).await, 0);
 }
@@ -58,12 +64,14 @@ async fn finalize_keeps_an_old_column_that_was_renamed_and_one_that_took_its_nam
     db.execute("alter table orders rename column n_old to n_archive").await;
     add_column_of_others(&db, "n_old").await;
     let ran = db.pgstrata(&["rollback", "job"]).await;
-    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert!(ran.stderr.contains("the job's column is now named n_archive"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("`pgstrata finalize --now job`"), "{}", ran.stderr);
-    assert!(!ran.stderr.contains("pgstrata abort"), "{}", ran.stderr);
-    let ran = db.pgstrata(&["finalize", "job", "--now"]).await.ok();
-    assert!(ran.stderr.contains("column n_old was renamed to n_archive: it is kept"), "{}", ran.stderr);
+    insta::assert_snapshot!(refusal(&ran), @"
+    exit 1
+    error: column n_old is not the column of job job
+    cause: the job's column is now named n_archive
+    hint: rename it back, and run the same command again; or keep the new column, and give up the rollback: `pgstrata finalize --now job`
+    ");
+    let kept = db.pgstrata(&["finalize", "job", "--now", "--json"]).await.ok().event("column_renamed");
+    assert_eq!((&kept["column"], &kept["now"]), (&"n_old".into(), &"n_archive".into()));
     untouched(&db, "n_old").await;
     assert_eq!(db.count("select count(*) from orders where n_archive = n").await, 2000);
     assert_eq!(db.count(TRIGGERS).await, 0);
@@ -101,12 +109,12 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     let db = &lab.db;
     lab.killed("run", "capture.done").await;
     db.execute("create table u (id int); create index orders_n_new on u (id)").await;
-    let ran = lab.ran("run").await.exits(1);
-    assert!(
-        ran.stderr.contains("public.orders_n_new is not the object that job job created under that name"),
-        "{}",
-        ran.stderr
-    );
+    insta::assert_snapshot!(lab.refused("run").await, @"
+    exit 1
+    error: public.orders_n_new is not the object that job job created under that name
+    cause: the job's object was dropped, or another object was created under its name
+    hint: rename or drop it, and run the same command again
+    ");
     assert_eq!(
         db.count("select count(*) from pg_indexes where indexname = 'orders_n_new' and tablename = 'u'")
             .await,
@@ -114,33 +122,33 @@ async fn a_retype_neither_drops_nor_takes_over_an_index_or_a_constraint_of_other
     );
     db.execute("drop index orders_n_new; alter table orders add constraint positive_new check (id > 0)")
         .await;
-    let ran = lab.ran("run").await.exits(1);
-    assert!(
-        ran.stderr.contains("public.positive_new is not the object that job job created under that name"),
-        "{}",
-        ran.stderr
-    );
+    insta::assert_snapshot!(lab.refused("run").await, @"
+    exit 1
+    error: public.positive_new is not the object that job job created under that name
+    cause: the job's object was dropped, or another object was created under its name
+    hint: rename or drop it, and run the same command again
+    ");
     assert_eq!(db.count("select count(*) from pg_constraint where conname = 'positive_new'").await, 1);
     db.execute("alter table orders drop constraint positive_new").await;
     lab.ok("run").await;
     // The same for an index of the same table that replaces the index of the job.
     db.execute("drop index orders_n_new; create index orders_n_new on orders (id)").await;
-    let ran = lab.ran("swap").await.exits(1);
-    assert!(
-        ran.stderr.contains("public.orders_n_new is not the object that job job created under that name"),
-        "{}",
-        ran.stderr
-    );
+    insta::assert_snapshot!(lab.refused("swap").await, @"
+    exit 1
+    error: public.orders_n_new is not the object that job job created under that name
+    cause: the job's object was dropped, or another object was created under its name
+    hint: rename or drop it, and run the same command again
+    ");
     db.execute("drop index orders_n_new").await;
     lab.ok("swap").await;
     // A rollback recognizes the old index by its name and its definition.
     db.execute("drop index orders_n_old; create index orders_n_old on orders (id)").await;
-    let ran = lab.ran("rollback").await.exits(1);
-    assert!(
-        ran.stderr.contains("public.orders_n_old is not the object that job job created under that name"),
-        "{}",
-        ran.stderr
-    );
+    insta::assert_snapshot!(lab.refused("rollback").await, @"
+    exit 1
+    error: failed to roll back
+    cause: public.orders_n_old is not the object that job job created under that name: the job's object was dropped, or another object was created under its name
+    hint: rename or drop it, and run the same command again
+    ");
     db.execute("drop index orders_n_old").await;
     lab.ok("rollback").await;
     lab.ok("swap").await;
@@ -172,15 +180,19 @@ async fn a_backfill_that_is_aborted_drops_only_what_it_made() {
         db.execute(&format!("update pg_index set indisvalid = false where indexrelid = '{name}'::regclass"))
             .await;
     }
-    let ran = lab.ran("run").await.exits(1);
-    assert!(
-        ran.stderr.contains("orders_note_key exists in schema public, and is not what"),
-        "{}",
-        ran.stderr
-    );
+    insta::assert_snapshot!(lab.refused("run").await, @"
+    exit 1
+    error: orders_note_key exists in schema public, and is not what the plan describes under that name
+    cause: it was created or changed after the check
+    hint: rename or drop it, then run again
+    ");
     db.execute("alter index orders_note_key rename to others").await;
-    let ran = lab.ran("run").await.exits(1);
-    assert!(ran.stderr.contains("is not usable, and job job did not create it"), "{}", ran.stderr);
+    insta::assert_snapshot!(lab.refused("run").await, @"
+    exit 1
+    error: failed to build index public.orders_note_idx
+    cause: index public.orders_note_idx is not usable, and job job did not create it: a build by another session has not ended, or was not completed
+    hint: wait until the build ends, or drop the index; then run again
+    ");
     lab.ok("abort").await;
     let kept = "select count(*) from pg_indexes where indexname in ('orders_note_idx', 'others')";
     assert_eq!(db.count(kept).await, 2);
@@ -224,12 +236,9 @@ async fn a_backfill_refuses_objects_that_took_a_name_after_the_check() {
         let db = &lab.db;
         lab.killed("run", "job.created").await;
         db.execute(take).await;
-        let ran = lab.ran("run").await.exits(1);
-        assert!(
-            ran.stderr.contains("is not what the plan describes under that name"),
-            "{take}: {}",
-            ran.stderr
-        );
+        let refused = lab.ran("run --json").await.exits(1).error()["message"].to_string();
+        let name = undo.rsplit(' ').next().unwrap();
+        assert!(refused.contains(name), "{take}: {refused}");
         db.execute(undo).await;
         lab.ok("run").await;
         let built = "select count(*) from pg_constraint where conrelid = 'orders'::regclass and convalidated

@@ -2,6 +2,7 @@
 
 use super::make_the_last_anew;
 use crate::support::cluster::{Database, Version, on_version};
+use crate::support::process::{Ran, refusal};
 
 on_version!(system System row_security_stays_off);
 on_version!(v14 V14 row_security_stays_off);
@@ -38,7 +39,7 @@ async fn with(version: Version, meddling: &str) -> Database {
     db
 }
 
-async fn run(db: &Database) -> crate::support::process::Ran {
+async fn run(db: &Database) -> Ran {
     let plan = db.plan(PLAN);
     db.pgstrata(&["run", plan.to_str().unwrap()]).await
 }
@@ -143,15 +144,12 @@ async fn objects_that_are_created_each_time_are_reported_by_name() {
            execute 'create policy p on public.t_new using (false)'; end if; end $$;
         create event trigger again on ddl_command_end when tag in ('ALTER TABLE') execute function again()";
     let db = with(Version::System, &format!("{grants}; {again}")).await;
-    let ran = run(&db).await.exits(1);
-    assert!(
-        ran.stderr.contains("public.t_new has objects or properties that public.t does not have"),
-        "{}",
-        ran.stderr
-    );
-    assert!(ran.stderr.contains("public.t_new: policy p"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("enabled event triggers: again, meddler"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("`pgstrata abort job`"), "{}", ran.stderr);
+    insta::assert_snapshot!(refusal(&run(&db).await), @"
+    exit 1
+    error: public.t_new has objects or properties that public.t does not have
+    cause: public.t_new: policy p; enabled event triggers: again, meddler
+    hint: undo these changes, disable the event trigger that makes them, and run the same command again; or abort the job and run it again: `pgstrata abort job`
+    ");
     db.pgstrata(&["abort", "job"]).await.ok();
 }
 
@@ -161,12 +159,13 @@ async fn objects_that_are_created_before_the_swap_are_reported() {
     run(&db).await.ok();
     db.execute("alter table t_y2024m01 enable row level security; create policy p on t_new using (false)")
         .await;
-    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    assert!(
-        ran.stderr.contains("public.t_new: policy p; public.t_y2024m01: row-level security is on"),
-        "{}",
-        ran.stderr
-    );
+    let ran = db.pgstrata(&["swap", "job"]).await;
+    insta::assert_snapshot!(refusal(&ran), @"
+    exit 1
+    error: failed to swap
+    cause: public.t_new has objects or properties that public.t does not have: public.t_new: policy p; public.t_y#m#: row-level security is on
+    hint: undo these changes, disable the event trigger that makes them, and run the same command again; or abort the job and run it again: `pgstrata abort job`
+    ");
     db.execute("alter table t_y2024m01 disable row level security; drop policy p on t_new").await;
     db.pgstrata(&["swap", "job"]).await.ok();
 }
@@ -248,13 +247,11 @@ async fn columns_are_carried_over_without_what_belongs_to_others() {
         );
         let db = with(Version::System, &more).await;
         let file = db.plan(plan);
-        let ran = db.pgstrata(&["run", file.to_str().unwrap()]).await.exits(1);
-        assert!(
-            ran.stderr.contains("ALTER TABLE public.t ADD COLUMN changed more than the new columns"),
-            "{}",
-            ran.stderr
+        let ran = db.pgstrata(&["run", file.to_str().unwrap(), "--json"]).await.exits(1);
+        assert_eq!(
+            ran.error()["cause"],
+            "ALTER TABLE public.t ADD COLUMN changed more than the new columns: policy p was added; enabled event triggers: meddler"
         );
-        assert!(ran.stderr.contains("policy p was added; enabled event triggers: meddler"), "{}", ran.stderr);
         let left = "select (select count(*) from pg_policy) + (select count(*) from pg_attribute where attrelid = 't'::regclass and attnum > 3)";
         assert_eq!(db.count(left).await, 0, "the failed phase left objects behind");
     }

@@ -8,6 +8,7 @@ mod two_jobs;
 
 use crate::support::cluster::Database;
 use crate::support::lab::Lab;
+use crate::support::process::refusal;
 
 const SETUP: &str = "
     create table obs (id bigint primary key, at timestamptz not null, note text);
@@ -66,8 +67,8 @@ async fn abort_keeps_a_table_that_has_the_name_of_its_target() {
     let db = verified().await;
     db.execute("drop table obs_new").await;
     put_in(&db, "obs_new").await;
-    let ran = db.pgstrata(&["abort", "job"]).await.ok();
-    assert!(ran.stderr.contains("obs_new was not created by the job: it is kept"), "{}", ran.stderr);
+    let ran = db.pgstrata(&["abort", "job", "--json"]).await.ok();
+    assert_eq!(ran.event("table_not_own")["table"], "public.obs_new");
     untouched(&db, "obs_new").await;
     nothing_is_left_behind(&db).await;
 }
@@ -89,8 +90,8 @@ async fn finalize_keeps_a_table_that_has_the_name_of_the_old_one() {
     let db = swapped().await;
     db.execute("alter table obs_old rename to obs_archive").await;
     put_in(&db, "obs_old").await;
-    let ran = db.pgstrata(&["finalize", "job", "--now"]).await.ok();
-    assert!(ran.stderr.contains("obs_old was renamed to public.obs_archive: it is kept"), "{}", ran.stderr);
+    let kept = db.pgstrata(&["finalize", "job", "--now", "--json"]).await.ok().event("table_renamed");
+    assert_eq!((&kept["table"], &kept["now"]), (&"public.obs_old".into(), &"public.obs_archive".into()));
     untouched(&db, "obs_old").await;
     assert_eq!(db.count("select count(*) from obs_archive").await, 2000);
     nothing_is_left_behind(&db).await;
@@ -105,9 +106,13 @@ async fn a_replaced_target_is_neither_filled_nor_swapped() {
     put_in(&db, "obs_new").await;
     db.execute("insert into obs values (9000, '2024-02-02Z', 'later'); truncate obs").await;
     for command in ["swap", "sync", "verify"] {
-        let ran = db.pgstrata(&[command, "job"]).await.exits(1);
-        assert!(ran.stderr.contains("public.obs_new is not the table of job job"), "{}", ran.stderr);
-        assert!(ran.stderr.contains("rename public.obs_saved back to public.obs_new"), "{}", ran.stderr);
+        let ran = db.pgstrata(&[command, "job"]).await;
+        insta::allow_duplicates! { insta::assert_snapshot!(refusal(&ran), @"
+        exit 1
+        error: public.obs_new is not the table of job job
+        cause: public.obs_new is now another table (oid #); the job's table has oid # and is now named public.obs_saved
+        hint: rename public.obs_saved back to public.obs_new, and run the same command again; or abort the job and run it again: `pgstrata abort job`
+        "); }
         untouched(&db, "obs_new").await;
     }
     db.execute("alter table obs_new rename to away; alter table obs_saved rename to obs_new").await;
@@ -121,10 +126,13 @@ async fn a_replaced_old_table_is_not_drained_into() {
     put_in(&db, "obs_old").await;
     db.execute("truncate obs").await;
     for command in ["sync", "verify", "rollback"] {
-        let ran = db.pgstrata(&[command, "job"]).await.exits(1);
-        assert!(ran.stderr.contains("was dropped"), "{}", ran.stderr);
-        assert!(ran.stderr.contains("`pgstrata finalize --now job`"), "{}", ran.stderr);
-        assert!(!ran.stderr.contains("pgstrata abort"), "{}", ran.stderr);
+        let ran = db.pgstrata(&[command, "job"]).await;
+        insta::allow_duplicates! { insta::assert_snapshot!(refusal(&ran), @"
+        exit 1
+        error: public.obs_old is not the table of job job
+        cause: public.obs_old is now another table (oid #); the job's table, oid #, was dropped
+        hint: keep the partitioned table, and give up the rollback: `pgstrata finalize --now job`
+        "); }
         untouched(&db, "obs_old").await;
     }
     db.pgstrata(&["finalize", "job", "--now"]).await.ok();
@@ -139,8 +147,12 @@ async fn a_target_that_is_replaced_while_it_is_copied_is_not_written_to() {
     lab.killed("run", "copy.frozen").await;
     db.execute("alter table obs_new rename to obs_saved").await;
     put_in(db, "obs_new").await;
-    let ran = lab.ran("run").await.exits(1);
-    assert!(ran.stderr.contains("public.obs_new is not the table of job job"), "{}", ran.stderr);
+    insta::assert_snapshot!(lab.refused("run").await, @"
+    exit 1
+    error: public.obs_new is not the table of job job
+    cause: public.obs_new is now another table (oid #); the job's table has oid # and is now named public.obs_saved
+    hint: rename public.obs_saved back to public.obs_new, and run the same command again; or abort the job and run it again: `pgstrata abort job`
+    ");
     untouched(db, "obs_new").await;
     db.execute("alter table obs_new rename to away; alter table obs_saved rename to obs_new").await;
     lab.ok("run").await;
@@ -151,8 +163,13 @@ async fn a_source_that_is_replaced_is_not_copied() {
     let db = verified().await;
     db.execute("alter table obs rename to obs_before; create table obs (like obs_before including all)")
         .await;
-    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    assert!(ran.stderr.contains("public.obs is not the table of job job"), "{}", ran.stderr);
+    let ran = db.pgstrata(&["swap", "job"]).await;
+    insta::assert_snapshot!(refusal(&ran), @"
+    exit 1
+    error: public.obs is not the table of job job
+    cause: public.obs is now another table (oid #); the job's table has oid # and is now named public.obs_before
+    hint: rename public.obs_before back to public.obs, and run the same command again; or abort the job and run it again: `pgstrata abort job`
+    ");
     db.pgstrata(&["abort", "job"]).await.ok();
     assert_eq!(db.count("select count(*) from obs_before").await, 2000);
     nothing_is_left_behind(&db).await;
@@ -192,12 +209,8 @@ async fn abort_after_a_rollback_keeps_a_partition_that_was_detached() {
     let db = swapped().await;
     db.pgstrata(&["rollback", "job"]).await.ok();
     db.execute("alter table obs_new detach partition obs_y2024m01").await;
-    let ran = db.pgstrata(&["abort", "job"]).await.ok();
-    assert!(
-        ran.stderr.contains("public.obs_y2024m01 was detached from the job's table: it is kept"),
-        "{}",
-        ran.stderr
-    );
+    let ran = db.pgstrata(&["abort", "job", "--json"]).await.ok();
+    assert_eq!(ran.event("detached_partition_kept")["partition"], "public.obs_y2024m01");
     nothing_is_left_behind(&db).await;
     assert!(db.count("select count(*) from obs_y2024m01").await > 0);
 }
@@ -224,9 +237,13 @@ async fn the_swap_renames_no_index_of_others() {
     let db = verified().await;
     db.execute("alter table obs_new drop constraint obs_pkey_new; create table u (id int); create index obs_pkey_new on u (id)")
         .await;
-    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    let cause = "would rename objects that do not belong to the two tables of job job: public.obs_pkey_new";
-    assert!(ran.stderr.contains(cause), "{}", ran.stderr);
+    let ran = db.pgstrata(&["swap", "job"]).await;
+    insta::assert_snapshot!(refusal(&ran), @"
+    exit 1
+    error: failed to swap
+    cause: the swap or rollback would rename objects that do not belong to the two tables of job job: public.obs_pkey_new: an index, sequence or statistics object of the tables was dropped, or another object was created under its name
+    hint: nothing was changed; create the original object again, and run the same command again; or abort the job and run it again: `pgstrata abort job`
+    ");
     let kept = "select count(*) from pg_indexes where indexname = 'obs_pkey_new' and tablename = 'u'";
     assert_eq!(db.count(kept).await, 1);
     db.pgstrata(&["abort", "job"]).await.ok();
@@ -241,8 +258,13 @@ async fn a_materialized_view_of_others_is_kept() {
     let plan = db.plan(PLAN);
     db.pgstrata(&["run", plan.to_str().unwrap()]).await.ok();
     db.execute("create materialized view m_new as select 'own' as note").await;
-    let ran = db.pgstrata(&["swap", "job"]).await.exits(1);
-    assert!(ran.stderr.contains("public.m_new exists, and job job did not create it"), "{}", ran.stderr);
+    let ran = db.pgstrata(&["swap", "job"]).await;
+    insta::assert_snapshot!(refusal(&ran), @"
+    exit 1
+    error: public.m_new exists, and job job did not create it
+    cause: the job needs that name to create public.m again
+    hint: rename or drop it, and run the same command again
+    ");
     assert_eq!(db.count("select count(*) from m_new where note = 'own'").await, 1);
     db.execute("alter materialized view m_new rename to mine").await;
     for command in ["swap", "sync", "rollback"] {

@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 
@@ -44,6 +45,26 @@ impl Ran {
             self.stderr
         );
         self
+    }
+
+    /// The events with a code that the command printed with `--json`.
+    pub fn events(&self, code: &str) -> Vec<Value> {
+        let event = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        self.stdout.lines().map(event).filter(|event: &Value| event["code"] == code).collect()
+    }
+
+    /// The event with a code that occurs once.
+    pub fn event(&self, code: &str) -> Value {
+        let mut events = self.events(code);
+        assert_eq!(events.len(), 1, "{code}: {self:?}");
+        events.remove(0)
+    }
+
+    /// The error that the command printed with `--json`.
+    pub fn error(&self) -> Value {
+        let line = self.stderr.lines().last().unwrap_or_default();
+        let mut error: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        error["error"].take()
     }
 }
 
