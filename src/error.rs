@@ -219,8 +219,8 @@ impl Error {
         self.code.as_deref()
     }
 
-    /// The CHECK constraint that a row violated according to the server itself. Not one that a function named in
-    /// an error with the same SQLSTATE.
+    /// The CHECK constraint that a row violated according to the server itself, not one that a function named in an
+    /// error with the same SQLSTATE.
     pub fn violated_check(&self) -> Option<&ViolatedCheck> {
         self.violated_check.as_deref()
     }

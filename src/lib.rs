@@ -78,6 +78,7 @@
 //! | mirror, guard, old snapshots | `cutover` | | `mirror`, `swap`, `old_snapshots` | | `partition::mirror`, `partition::guard`, `job::old_snapshots` |
 //! | changes of the table since plan or swap | `difference`, `post_swap_diff` | | `carry` | `in_use` | `partition::drift`, `retype::drift` |
 //! | throttling | `pace` | `throttle` | `pace` | `signals` | `job::pace`, `job::evaluate`; and [`throttle`] |
+//! | estimate of the locks of an exchange | `lock_estimate` | `check::server` | `exchange` | | |
 //! | locks, retries | `backoff` | | `locks` | `retry` | `job::locks`, `job::blockers`, `job::retries` |
 //! | workers | `pace::autoscaler` | | | `pool` | `job::workers` |
 //! | privileges, trusted roles | `own_schema`, `granted_again` | `check::rights` | `trust`, `own_schema` | `lease` | |
@@ -269,8 +270,9 @@
 //! - an event: `event`, `report::sentence` with an example in its `fixture`, `docs/commands.md`
 //! - a failpoint: the macro `failpoint!` in the code, `failpoint::NAMES`, `SOURCES` in `tests/crash.rs`
 //! - a version of PostgreSQL: `tests/setup.sh` and `tests/support/cluster.rs`; then each condition on
-//!   `server_version_num`, in `sql::{catalog, preflight, writing, trust, locks, finish, maintain}` and `pg::connect`,
-//!   and on `version` in `plan::check::{server, indexes, constraints, dependents, retype}`
+//!   `server_version_num`, in `sql::{catalog, preflight, writing, trust, locks, finish, maintain, key_table}` and
+//!   `pg::connect`, and on `version` in `plan::check::{server, indexes, constraints, dependents, retype}` and
+//!   `model::lock_estimate`
 //!
 //! # Tests
 //!

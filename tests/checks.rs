@@ -113,7 +113,7 @@ async fn rows_that_violate_it_when_changes_are_applied() {
     assert!(constraint(&db, "t").await.starts_with("positive, short"));
 }
 
-/// A function in one constraint raises the error that the violation of another would cause. That one stays.
+/// A function in one constraint raises the error that a violation of another constraint would cause. The other one is kept.
 #[tokio::test]
 async fn an_error_that_names_another_constraint_drops_nothing() {
     let db = Database::new().await;

@@ -173,7 +173,7 @@ async fn a_privilege_that_is_carried_over_is_reported_by_name() {
     }
 }
 
-/// Any role that can create objects somewhere can use the row type of a table, or the sequence of its identity column.
+/// Any role that can create objects in some schema can use the row type of a table, or the sequence of its identity column.
 #[tokio::test]
 async fn users_that_were_added_to_the_table_can_be_dropped() {
     let db = Database::new().await;

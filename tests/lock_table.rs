@@ -1,5 +1,5 @@
-//! The server's lock table: `check` refuses a job whose swap or rollback would not fit, and a job that finds it full
-//! stops at once.
+//! The server's lock table: `check` rejects a job whose swap or rollback would need too many entries, and a job that
+//! finds the table full stops at once.
 
 use crate::support::checks::{check, errors};
 use crate::support::cluster::{Database, Version};
@@ -32,7 +32,7 @@ async fn a_rollback_that_would_not_fit_is_refused() {
         .await;
     assert_eq!(errors(&check(&db, &plan(5)).await), [""; 0]);
     assert_eq!(errors(&check(&db, &plan(1)).await), ["error[lock_table_full]: public.t"]);
-    // What fits works in both directions.
+    // A job that fits can be swapped and rolled back.
     let file = db.plan(&plan(5));
     db.pgstrata(&["run", file.to_str().unwrap(), "--swap"]).await.ok();
     db.pgstrata(&["rollback", "t"]).await.ok();

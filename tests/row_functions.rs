@@ -126,7 +126,8 @@ async fn work(client: tokio_postgres::Client, stop: Arc<AtomicBool>) -> i64 {
     completed
 }
 
-/// The server does not let the owner create a function with a setting that a superuser added. The check says so, not the swap.
+/// The server does not let the owner create a function with a setting that a superuser added. The check reports this before
+/// the swap would fail.
 #[tokio::test]
 async fn functions_that_their_owner_cannot_create_are_refused() {
     let db = Database::new().await;

@@ -1,5 +1,5 @@
-//! The row type of a table has privileges and a comment of its own. So has that of a view. Both stay through every exchange, and
-//! later changes are carried over.
+//! The row type of a table or view has privileges and a comment of its own. Every exchange keeps them, and later changes
+//! are carried over.
 
 use crate::support::cluster::{Database, Version, on_oldest_and_newest};
 

@@ -121,7 +121,7 @@ pub enum MaintainNote {
     PartitionDetached { partition: String, range: String },
     /// A partition was dropped.
     PartitionDropped { partition: String, range: String },
-    /// A partition that was created or attached by hand got the trigger of a key table.
+    /// The trigger of a key table was created on a partition that was created or attached by hand.
     TriggerCreated { trigger: String, partition: String },
     /// The partitioned table was analyzed.
     TableAnalyzed { table: String },

@@ -23,7 +23,7 @@ pub struct Blueprint {
     /// Nullable columns of the source that the job keeps NULL out of: the partition column, and columns of the key.
     #[serde(default)]
     pub not_null: Vec<Ident>,
-    /// How NULL in the partition column is filled until the swap, if the plan says so.
+    /// How NULL in the partition column is filled until the swap, if the plan has `null_as`.
     #[serde(default)]
     pub null_as: Option<NullFilling>,
     /// The index whose columns are the key.

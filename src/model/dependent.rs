@@ -163,7 +163,7 @@ pub struct Matview {
     pub tablespace: Option<Ident>,
     /// Privileges, including those of the owner, sorted by their dependencies.
     pub grants: Vec<Grant>,
-    /// Its row type; none in the description of an earlier version.
+    /// Its row type; none in a description that an earlier version stored.
     #[serde(default)]
     pub row_type: Option<RowType>,
     /// Columns with a comment or a statistics target.
@@ -206,7 +206,7 @@ pub struct MatviewIndex {
 }
 
 impl Matview {
-    /// Whether the view is as `planned`, as far as the version that made the plan described it.
+    /// Whether the view still matches `planned`, as far as the version that stored that description described it.
     pub fn is_as(&self, planned: &Self) -> bool {
         let mut known = self.clone();
         if planned.row_type.is_none() {

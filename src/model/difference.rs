@@ -271,8 +271,8 @@ impl Difference {
     }
 }
 
-/// Whether all differences are objects that were added and use the table, its row type or a sequence of it. Any role may be able to
-/// create them, and they can be dropped without a change to the table.
+/// Whether all differences are objects that were added and use the table, its row type or one of its sequences. Any role
+/// may be able to create them, and they can be dropped without a change to the table.
 pub fn are_added_users(differences: &[Difference]) -> bool {
     let added = |one: &Difference| match one.path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["others"] | ["sequences", _, "uses", ..] => one.has_more(),

@@ -5,7 +5,7 @@ use super::ident::{Ident, QualifiedName};
 use super::rebound::Rebound;
 use super::table::Table;
 
-/// A privilege that another role than the owner granted, and that a job grants again as that role.
+/// A privilege that a role other than the owner granted, and that a job grants again as that role.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GrantedAgain {
     /// The grantor.

@@ -46,7 +46,8 @@ pub struct KeyColumn {
     pub name: Ident,
     /// The type in SQL syntax, with modifiers.
     pub sql_type: String,
-    /// The collation of the index, quoted and qualified, if it is not the default of the type or not that of the value.
+    /// The collation of the index, quoted and qualified, if it differs from the default of the type or from that of the
+    /// value.
     pub collation: Option<String>,
     /// Whether the table's column is NOT NULL.
     pub not_null: bool,
@@ -91,7 +92,7 @@ pub struct UniqueColumn {
     pub expression: String,
     /// The type in SQL syntax, with modifiers.
     pub sql_type: String,
-    /// The collation, quoted and qualified, if it is not the default of the type or not that of the value.
+    /// The collation, quoted and qualified, if it differs from the default of the type or from that of the value.
     pub collation: Option<String>,
     /// Whether the type is composite: IS NOT NULL has another meaning for its values.
     pub composite: bool,
@@ -183,7 +184,7 @@ impl KeyTable {
         let value = |column: &KeyColumn| {
             let value = self.of_row(&column.expression, row);
             match &column.collation {
-                // The value may have the collation of another column, and neither would be used.
+                // Otherwise, the collation of a comparison with a value of another collation would be indeterminate.
                 Some(collation) => format!("({value}) collate {collation}"),
                 None => value,
             }

@@ -1,8 +1,8 @@
 //! Estimates how long an exchange holds its locks, and how many entries of the server's lock table it needs.
 //!
 //! The numbers of locks were read from `pg_locks` during exchanges with 11 and 31 partitions on PostgreSQL 15, 16 and 18;
-//! the times were measured on an idle machine with 24 to 1,000 partitions and up to 28 foreign keys
-//! (`docs/benchmarks.md`). Both are upper bounds of what was measured, rounded up.
+//! the times were measured on an idle machine with 24 to 1,000 partitions and up to 28 foreign keys. The formulas give
+//! upper bounds of the numbers of locks, and approximate the times.
 
 use super::blueprint::Blueprint;
 
@@ -11,7 +11,7 @@ pub const MOST_HELD_MS: u32 = 2_000;
 
 /// The first version in which a partitioned table can have a foreign key that is NOT VALID.
 const KEY_ON_PARENT: i32 = 180_000;
-/// The first version in which a foreign key to a partitioned table locks its partitions only when it is dropped.
+/// The first version in which a foreign key of or to a partitioned table locks the partitions only when it is dropped.
 const PARTITIONS_LOCKED_LATE: i32 = 160_000;
 
 /// What the exchange depends on.

@@ -65,7 +65,7 @@ pub struct Table {
     /// Whether the owner has all privileges. In that case, `grants` does not contain them.
     #[serde(default)]
     pub default_privileges: bool,
-    /// Its row type; none in the description of an earlier version.
+    /// Its row type; none in a description that an earlier version stored.
     #[serde(default)]
     pub row_type: Option<RowType>,
     /// Row-level security policies, by name.
@@ -84,9 +84,10 @@ pub struct Table {
     /// Objects that the swap redirects.
     #[serde(default)]
     pub dependents: Dependents,
-    /// Schemas, other than `pg_catalog`, of the `=` operators in the definitions of these objects and of the table's own. The
-    /// text of IS DISTINCT FROM, NULLIF, CASE and JOIN USING does not contain the schema. Without schemas in which roles that
-    /// are not trusted can create objects. Not read with the other definitions, because the plan decides who is trusted.
+    /// Schemas, other than `pg_catalog`, of the `=` operators in the definitions of the table and of these objects: the
+    /// text of IS DISTINCT FROM, NULLIF, CASE and JOIN USING does not contain the schema. Schemas in which roles that are
+    /// not trusted can create objects are left out. The plan decides which roles are trusted, so this is not read with the
+    /// other definitions.
     #[serde(default)]
     pub operator_schemas: Vec<Ident>,
     /// All other objects that depend on the table, as described by `pg_describe_object`.

@@ -23,8 +23,8 @@ use super::{refused, row_trial, untrusted_code};
 /// The time limit for counting the NULLs in a column.
 const COUNT_NULLS: Duration = Duration::from_secs(5);
 
-/// Counts the NULLs in columns of the unique index that would be the key if they were NOT NULL; without the right to `read`
-/// the rows, or if that takes too long, estimates them.
+/// Counts the NULLs in columns of the unique index that would be the key if they were NOT NULL; estimates them if the role
+/// may not `read` the rows, or if counting takes too long.
 ///
 /// # Errors
 /// The server returned an error.

@@ -362,8 +362,8 @@ async fn key_facts(client: &Client, oid: u32, trust: &[String]) -> Result<Unique
     })
 }
 
-/// The tables that reference one of the `relations` and whose owners could run code with the rights of the owner of a key
-/// table of relation `table`.
+/// The tables that reference one of the `relations` and whose owners could run code with the privileges of the owner of a
+/// key table of relation `table`.
 pub async fn untrusted_children(
     client: &Client,
     relations: &[u32],

@@ -189,7 +189,7 @@ impl InactiveTable<'_> {
                 vec![self.alter(&alter(&format!("set generated {kind}")))]
             }
             ["not_null"] if column.not_null => vec![self.alter(&alter("set not null"))],
-            // A place has no NULL.
+            // The columns of the place contain no NULL.
             ["not_null"] if self.b.place_columns().iter().all(|place| place.name != column.name) => {
                 vec![self.alter(&alter("drop not null"))]
             }

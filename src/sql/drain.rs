@@ -140,7 +140,7 @@ pub fn empty_target(b: &Blueprint, direction: Direction) -> String {
 /// Whether the role may truncate the relation with oid `$1`. An owner can revoke the privilege from itself.
 pub const MAY_TRUNCATE: &str = "select pg_catalog.has_table_privilege($1::oid, 'TRUNCATE')";
 
-/// As [`empty_target`], without the privilege TRUNCATE.
+/// Like [`empty_target`], for a role without the privilege TRUNCATE.
 pub fn delete_from_target(b: &Blueprint, direction: Direction) -> String {
     format!("delete from {}", b.sides(direction).target)
 }

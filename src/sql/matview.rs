@@ -41,9 +41,9 @@ pub fn build(m: &Matview, operator_schemas: &[Ident], trust: &[String]) -> Vec<S
         all.extend(column.statistics.iter().map(set));
     }
     if m.populated {
-        // As the view's owner, because policies may hide rows from that role. Functions of the application may look up names in
-        // the search path, without schemas in which roles have created functions that the application's REFRESH does not call.
-        // Since PostgreSQL 17, the server sets the search path.
+        // As the view's owner, because policies may hide rows from that role. Functions of the application may look up names
+        // in the search path. It contains no schema in which other roles could have created functions that the application's
+        // own REFRESH would not call. Since PostgreSQL 17, the server sets the search path.
         all.push("set local row_security = on".to_owned());
         all.push(plan_sql::set_sound_path(&search_path(&name), &m.view.owner, trust));
         all.push(format!("refresh materialized view {name}"));

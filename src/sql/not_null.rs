@@ -1,4 +1,4 @@
-//! Nullable columns of the place: the CHECK constraint that keeps NULL out of the source, and NOT NULL of the target.
+//! Nullable columns of the place: the CHECK constraint that keeps NULL out of the source, and NOT NULL in the target.
 
 use crate::model::blueprint::{Blueprint, Direction};
 use crate::model::filling::Filling;
@@ -52,7 +52,7 @@ pub fn removed(b: &Blueprint, ending: Direction) -> Vec<String> {
     }
 }
 
-/// The number of rows with NULL, of a few, for which the plan's expression is NULL, and the number of these few.
+/// For how many of a few rows with NULL the plan's expression is NULL, and the number of these rows.
 pub fn yields_null(f: &Filling) -> String {
     format!(
         "select pg_catalog.count(*) filter (where x.v1 is null), pg_catalog.count(*)
@@ -63,7 +63,8 @@ from (select {} from only {} t  where {} limit 1000) x",
     )
 }
 
-/// Makes a column of the target NOT NULL. Where such constraints have names, its name does not contain that of the target.
+/// Makes a column of the target NOT NULL. On servers where such constraints have names, the name is derived from that of the
+/// source.
 pub fn of_target(b: &Blueprint, column: &Ident) -> Vec<String> {
     let target = b.target();
     let mut all = vec![format!("alter table {target} alter column {column} set not null")];

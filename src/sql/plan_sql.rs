@@ -157,8 +157,9 @@ from path p cross join lateral pg_catalog.unnest(pg_catalog.current_schemas(p.pa
 where n.oid <> pg_catalog.pg_my_temp_schema() and n.oid not in (select schema from planted where owner not in (select oid from trusted_roles))"
 );
 
-/// Sets the search path to those of `schemas` in which only roles that could act as `role`, with whose privileges the SQL runs, or
-/// that the plan trusts, have or can create anything. Unlike [`path`], it decides when the statement runs.
+/// Sets the search path to those of `schemas` in which nobody owns or can create anything, except roles that the plan
+/// trusts or that could act as `role`, with whose privileges the SQL runs. Unlike [`path`], this is decided when the
+/// statement runs.
 pub(super) fn set_sound_path(schemas: &[Ident], role: &Ident, trust: &[String]) -> String {
     let array = |names: Vec<String>| format!("array[{}]::text[]", names.join(", "));
     format!(

@@ -309,10 +309,10 @@ pub const ADD_CHUNK: &str =
     "insert into pgstrata.chunks (job_id, step, \"after\", through, rows, ms, epoch, leaf, seen)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
-/// The upper end of a chunk in the ledger, which is stored as text, as blocks of the source.
+/// The upper end of a chunk in the ledger, where it is stored as text, as a block of the source.
 pub const END_BLOCK: &str = "through[1]::bigint";
 
-/// The upper end of a chunk in the ledger as values of the key, with the collations of its columns.
+/// The upper end of a chunk in the ledger, as values of the key with the collations of its columns.
 pub fn end_key(key: &[&Column]) -> String {
     let ends = key.iter().enumerate().map(|(i, column)| {
         let collate = column.collation.as_ref().map_or(String::new(), |name| format!(" collate {name}"));

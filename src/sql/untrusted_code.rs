@@ -22,8 +22,8 @@ macro_rules! ancestors {
     };
 }
 
-/// The recursive part of `tables`: partitions and other children and, if `$cascades`, tables whose foreign keys make an update
-/// write them. The children of all tables of a level are found with one scan.
+/// The recursive part of `tables`: partitions and other children and, if `$cascades`, tables to which foreign keys cascade an
+/// update. The children of all tables of a level are found with one scan.
 macro_rules! further_tables {
     ($cascades:literal) => {
         concat!(
@@ -40,9 +40,9 @@ macro_rules! further_tables {
     };
 }
 
-/// An owner of the relations in schemas `$1` called `$2` that could not act as the role that logged in anyway, and is none of the
-/// roles `$3` that the plan trusts; no row if there is none. Included are partitions and, if `$4`, tables whose foreign keys make
-/// an update write them.
+/// An owner of the relations in schemas `$1` called `$2` that is not trusted: one that cannot act as the role that logged in
+/// anyway, and is none of the roles `$3` that the plan trusts; no row if there is none. Partitions are included and, if `$4`,
+/// tables to which foreign keys cascade an update.
 pub const UNTRUSTED_OWNER: &str = concat!(
     "with recursive tables as (
   select c.oid from rows from (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) r (schema, name)
@@ -75,11 +75,11 @@ where o.role = 'key_function' and o.classid = 'pg_catalog.pg_proc'::pg_catalog.r
   and pg_catalog.pg_get_userbyid(p.proowner) = session_user";
 
 /// Code that the server runs when rows of the relations `$1` are read or written, and that belongs to roles that the role that
-/// logged in does not trust: what uses it, the function or domain, its owner. Partitions are included and, if `$4`, tables whose
-/// foreign keys make an update write them.
+/// logged in does not trust: what uses it, the function or domain, its owner. Partitions are included and, if `$4`, tables to
+/// which foreign keys cascade an update.
 ///
-/// `$5` are functions of key tables; see [`OWN_FUNCTIONS`]. `$2` are the roles that the plan trusts. If `$3`, triggers and rules count if they are enabled.
-/// Indexes and statistics count because the planner evaluates their constant parts. Everything that an expression reaches is
+/// `$5` are functions of key tables; see [`OWN_FUNCTIONS`]. `$2` are the roles that the plan trusts. If `$3`, triggers and
+/// rules count if they are enabled. Indexes and statistics count because the planner evaluates their constant parts. Everything that an expression reaches is
 /// followed: operators, types down to the domains in them and their checks, casts, and SQL bodies. A domain of an untrusted role
 /// counts even without a check, because adding one takes no lock on the table. Of the server's own functions, those count that
 /// run SQL text or reach beyond the row: all that are VOLATILE, except some known ones, those that read tables into XML, and

@@ -1,4 +1,4 @@
-//! The functions of a key table run with the rights of their owner. No other role can use these rights, and the key
+//! The functions of a key table run with the privileges of their owner. No other role can use these, and the key
 //! table stays correct when partitions and columns are changed by hand.
 
 use super::{Pair, outcome};
@@ -280,7 +280,7 @@ async fn the_owner_needs_usage_on_the_schema(version: Version) {
     assert_eq!(outcome(&client, "insert into s.t values (100, 1, 'm100')").await, "ok 1");
 }
 
-/// Deleting a row marks it instead, also when an update moves a row to another partition.
+/// A trigger marks rows instead of letting them be deleted, even if an update moves them to another partition.
 async fn a_move_that_a_trigger_prevents_keeps_its_key(version: Version) {
     let setup = "create table t (id int primary key, ts int not null, mail text unique, deleted bool);
         insert into t (id, ts, mail) select i, i, 'm' || i from generate_series(1, 29) i; analyze t;

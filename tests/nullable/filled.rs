@@ -1,4 +1,4 @@
-//! `null_as`: the job fills rows with NULL in the partition column, and keeps rows filled that are written until the swap.
+//! `null_as`: the job fills rows with NULL in the partition column, and those that are written with NULL until the swap.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,7 @@ async fn load_with_nulls(version: Version) -> (Lab, Load, Arc<AtomicBool>) {
     (Lab::on(db, &plan), load, nulls)
 }
 
-/// Lets the writers write NULL, or not; no transaction that is open now does otherwise.
+/// Lets the writers write NULL, or not, from the next transaction of each writer on; no earlier one is open.
 async fn set(load: &Load, nulls: &AtomicBool, to: bool) {
     let _quiet = load.pause().await;
     nulls.store(to, Ordering::Relaxed);

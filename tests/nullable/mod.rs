@@ -29,8 +29,8 @@ async fn lab() -> Lab {
     Lab::new(SETUP, PLAN).await
 }
 
-/// The definitions in the database, as `pg_dump -s` prints them, without those of pgstrata. The client of the system cannot
-/// dump a newer server, of which the catalog is compared.
+/// The definitions in the database, as `pg_dump -s` prints them, without those of pgstrata. The system's pg_dump cannot
+/// dump a newer server; there, the catalog is compared instead.
 async fn definitions(lab: &Lab, version: Version) -> String {
     if version == Version::V18 {
         return lab.catalog().await;
@@ -275,7 +275,7 @@ async fn what_check_reports_about_a_key_on_nullable_columns() {
     }
 }
 
-/// A row with NULL in the key of a backfill stops the job, which cannot find the row, with a clear message.
+/// A row with NULL in the key, which a backfill cannot find, stops the job with an error that reports it.
 #[tokio::test]
 async fn a_backfill_by_a_nullable_key() {
     let setup = "create table t (a int, b int, note text, constraint k unique (a, b));

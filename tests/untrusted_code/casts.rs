@@ -1,5 +1,5 @@
-//! The owner of a type can create casts from it and to it, which nothing attaches to a table. A job never calls them,
-//! whoever owns the table.
+//! The owner of a type can create casts from it and to it without changing the table. A job never calls them, whoever owns
+//! the table.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,7 @@ async fn with_types_of_another_role() -> Database {
     db
 }
 
-/// A plan of the kind whose section `task` begins with, after the settings of every kind in `head`.
+/// A plan of the kind that the first section of `task` names, with the top-level settings `head`.
 fn plan(db: &Database, head: &str, task: &str) -> PathBuf {
     let kind = task.split(['[', ']']).nth(1).unwrap();
     db.plan(&format!("name = 'job'\ntable = 'k'\nkind = '{kind}'\n{head}{task}"))

@@ -1,5 +1,5 @@
-//! Objects that are dropped or replaced between a check of the job and the statements that rely on it. The server would
-//! create them anew as the job's role, or run code of others with its privileges.
+//! Objects that are dropped or replaced between a check of the job and the statements that rely on it. Otherwise, the job
+//! would create them again as its own role, or run code of other roles with its privileges.
 
 use tokio::process::Child;
 use tokio_postgres::Client;
@@ -9,7 +9,7 @@ use crate::support::cluster::{Database, Version};
 use crate::support::process::{ended, frozen, send};
 use crate::support::wait::until;
 
-/// Locks of the exchange are waited for as long as the test takes.
+/// How long the exchange waits for its locks: longer than the test takes.
 const SWAP: &str = "[swap]\nlock_timeout = '6s'\nattempts = 5\n";
 
 /// Lets a job wait for locks that long.

@@ -15,8 +15,8 @@ on_oldest_and_newest!(
     a_view_is_filled_without_schemas_of_other_roles
 );
 
-/// The kinds of objects that an exchange creates again, by the name of the list in [`Dependents`] or [`Rebound`], and further ones:
-/// a statement that creates an object with the expression `{x}`, and one that drops it.
+/// The kinds of objects that an exchange creates again, by the name of the list in [`Dependents`] or [`Rebound`], and
+/// further kinds: a statement that creates an object with the expression `{x}`, and one that drops it.
 const OBJECTS: &[(&str, &str, &str)] = &[
     ("rules", "create rule r as on delete to t where {x} do instead nothing", "drop rule r on t"),
     (
@@ -67,7 +67,7 @@ fn lists(value: &impl Serialize) -> BTreeSet<String> {
     value.as_object().unwrap().keys().cloned().collect()
 }
 
-/// A kind that is added to the model needs a case.
+/// If a kind is added to the model, this test fails until it has a case.
 #[test]
 fn every_kind_has_a_case() {
     let mut kinds = lists(&Dependents::default());

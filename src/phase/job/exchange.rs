@@ -21,8 +21,8 @@ use crate::pg::untrusted_code;
 use crate::phase::job::driver::Driver;
 use crate::sql::exchange::{self as sql, Call, Exchange, FailedCheck};
 
-/// The hint if [`are_added_users`](crate::model::difference::are_added_users) prevent an exchange; `keep` is what a rollback would
-/// undo.
+/// The hint if only [objects that were added](crate::model::difference::are_added_users) prevent an exchange; `keep` is
+/// what a rollback would undo.
 pub fn drop_added_users(ending: Direction, keep: &str) -> String {
     let drop = "drop what was added, or change it so that it does not use the table";
     match ending {

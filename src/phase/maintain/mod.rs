@@ -131,7 +131,7 @@ impl Maintenance<'_> {
         Ok(rows.iter().map(keys).collect())
     }
 
-    /// Creates the triggers for TRUNCATE that partitions which were created or attached by hand lack.
+    /// Creates the TRUNCATE triggers of key tables on partitions that lack them: those created or attached by hand.
     async fn watch(&self, layout: &Layout) -> Result<()> {
         for keys in self.key_tables(layout.oid).await? {
             let trigger = keys.trigger.as_str();

@@ -12,8 +12,8 @@ use crate::phase::partition::{PartitionJob, objects};
 use crate::sql::drop_constraint;
 
 /// Drops the CHECK constraint that rejected a row of the table in use from the inactive table; returns whether the error is
-/// of that kind. The next exchange adds the constraint again, as NOT VALID. An error that a function raises, with whatever
-/// constraint in it, is no evidence about a constraint.
+/// of that kind. The next exchange adds the constraint again, as NOT VALID. An error that a function raises says
+/// nothing about a constraint, even if it names one.
 ///
 /// # Errors
 /// A lock could not be acquired; or the server returned an error.

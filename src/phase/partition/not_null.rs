@@ -1,8 +1,8 @@
-//! Keeps NULL out of nullable columns of the place until the swap, with a CHECK constraint on the source that belongs to the
-//! job. The target's columns are NOT NULL. If the plan has `null_as`, a trigger first fills every row that is written with
-//! NULL, and a backfill fills the existing ones.
+//! Keeps NULL out of nullable columns of the place until the swap, with a CHECK constraint of the job on the source. The
+//! columns of the target are NOT NULL. If the plan has `null_as`, a trigger first fills every row that is written with
+//! NULL, and a backfill fills the existing rows.
 //!
-//! Constraint and trigger exist while the plain table is the table in use: from the start of the job until `abort` or a
+//! The constraint and the trigger exist while the plain table is the table in use: from the start of the job until `abort` or a
 //! rollback, and again from the next swap on. The constraint is valid before a row is copied and before each swap, so
 //! every row has a partition.
 
@@ -32,10 +32,10 @@ use crate::plan::check::NULLS_COUNTED;
 use crate::sql::finish::validate;
 use crate::sql::{drop_constraint, fill, not_null as sql, objects, store as store_sql};
 
-/// The lock for a validation blocks no reader or writer, so the job can wait for it, long enough for autovacuum to
-/// cancel itself.
+/// The lock for a validation blocks no reader or writer, so the job can wait for it long enough for the server to
+/// cancel an autovacuum that holds a conflicting lock.
 const PATIENT: &str = "set local lock_timeout = '5s'";
-/// The time limit for a search for rows with NULL that no lock depends on.
+/// The time limit for a search for rows with NULL, which only gives an error earlier.
 const LOOK_BRIEFLY: &str = "set local statement_timeout = '60s'";
 
 /// The job's constraint.
@@ -45,7 +45,7 @@ struct NotNullCheck {
     valid: bool,
 }
 
-/// Adds the constraint if it does not exist, and validates it; it can be run again. If rows contain NULL, the constraint is
+/// Adds the constraint if it does not exist, and validates it; can be called again after an interruption. If rows contain NULL, the constraint is
 /// dropped again: it would reject every update of such a row.
 ///
 /// # Errors
@@ -157,7 +157,7 @@ pub async fn ignore_own(context: &PartitionJob, table: &mut Table) -> Result<()>
     Ok(())
 }
 
-/// The trigger that fills rows, whatever its name.
+/// The trigger that fills rows, under its current name.
 async fn triggers(context: &PartitionJob, b: &Blueprint) -> Result<Vec<(QualifiedName, Ident)>> {
     if b.null_as.is_none() {
         return Ok(Vec::new());

@@ -25,7 +25,7 @@ impl NullCount {
 pub(super) enum Nullable<'a> {
     /// None: the job does not keep NULL out of any column.
     None,
-    /// All: they contain no NULL, and the job stops at its end if they do then.
+    /// All: they contain no NULL now, and the job stops at its end if they contain NULL then.
     Empty,
     /// None, but the plan could ask the job to keep NULL out.
     Offered,
@@ -42,7 +42,7 @@ impl<'a> Nullable<'a> {
         if empty { Self::Empty } else { Self::None }
     }
 
-    /// What the plan of a partition job says, with `by` as its partition column.
+    /// What the plan of a partition job allows, with `by` as its partition column.
     pub(super) fn of(plan: &Partitioning, by: &'a Ident) -> Self {
         match (plan.not_null, &plan.null_as) {
             (true, _) => Self::All,

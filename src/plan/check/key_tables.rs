@@ -24,7 +24,7 @@ pub struct UniqueFacts {
     pub owner_has_usage: bool,
 }
 
-/// A table whose AFTER triggers would run with the rights of a role that does not trust its owner.
+/// A table whose AFTER triggers would run with the privileges of a role that does not trust its owner.
 #[derive(Debug, Clone)]
 pub struct UntrustedChild {
     /// The unique index of the referenced table.
@@ -33,7 +33,7 @@ pub struct UntrustedChild {
     pub table: QualifiedName,
     /// Its owner.
     pub owner: String,
-    /// The role with whose rights its triggers would run.
+    /// The role with whose privileges its triggers would run.
     pub role: String,
 }
 
@@ -179,7 +179,7 @@ fn unknown(report: &mut Report, table: &Table, names: &[String]) {
     }
 }
 
-/// Reports roles that would have too many rights, or too few.
+/// Reports owners of referencing tables that could use privileges of another role, and an owner that lacks a privilege.
 fn rights(report: &mut Report, plan: &Partitioning, found: &Found, index: &Index, k: &KeyTable) {
     let table = &found.table;
     if references(plan, table, index).next().is_some() {
@@ -253,7 +253,7 @@ fn kept(report: &mut Report, plan: &Partitioning, found: &Found, index: &Index, 
     }
 }
 
-/// Reports a constraint that the deferral of foreign keys changes.
+/// Reports a foreign key that behaves differently when it references a key table.
 pub(super) fn deferrals(report: &mut Report, key: &ForeignKey) {
     if key.table == key.references && key.definition.to_ascii_uppercase().contains("ON UPDATE CASCADE") {
         let name = plain(key.name.as_str());

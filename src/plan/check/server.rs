@@ -61,7 +61,7 @@ pub(super) fn check(report: &mut Report, plan: &Plan, server: &Server) {
     }
 }
 
-/// The time from which a warning is reported, in milliseconds: people notice that an application stands still.
+/// The duration from which a warning is reported, in milliseconds: users notice a pause of this length.
 const LONG_HELD_MS: u64 = 500;
 
 /// Reports how long the swap and the rollback will hold their locks, and whether the server's lock table suffices.

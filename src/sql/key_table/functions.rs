@@ -12,7 +12,7 @@ pub(super) fn function(k: &KeyTable, what: &str) -> QualifiedName {
 }
 
 /// A statement that fails if a column of a row does not have the type that it had when the key table was created. The
-/// functions run with the rights of their owner, and a cast of another type could run other code. The columns of the
+/// functions run with the privileges of their owner, and a cast of another type could run other code. The columns of the
 /// key table have the types of the columns that it copies.
 pub(super) fn same_types(k: &KeyTable, row: &str) -> String {
     let differs: Vec<String> = k

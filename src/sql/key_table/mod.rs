@@ -90,7 +90,7 @@ pub fn create(b: &Blueprint, k: &KeyTable) -> Vec<String> {
 /// to its role, so that no other role can make the job run other code.
 ///
 /// A role that may create a foreign key to the table may create one to the key table, but not before PostgreSQL 18:
-/// AFTER triggers of the referencing table would run with the rights of the owner of the key table.
+/// AFTER triggers of the referencing table would run with the privileges of the owner of the key table.
 pub fn to_owner(b: &Blueprint, k: &KeyTable, table: &QualifiedName) -> Vec<String> {
     let functions: Vec<String> = triggers::signatures(b, k)
         .into_iter()
@@ -135,10 +135,10 @@ fn escaped(text: &str) -> String {
     text.replace('%', "%%")
 }
 
-/// The tables that reference one of the relations `$1`, and their partitions, whose owners could run code with more rights
-/// than they have: the referenced index, the table, its owner, and the role. Before PostgreSQL 18, AFTER triggers of these tables run as the
-/// owner of the key table when a foreign key changes or deletes their rows: first the job's role, later the owner of
-/// the table `$2`. `$3` lists the roles that the plan trusts.
+/// The tables that reference one of the relations `$1`, and their partitions, whose owners could run code with privileges
+/// of another role: the referenced index, the table, its owner, and that role. Before PostgreSQL 18, AFTER triggers of
+/// these tables run as the owner of the key table when a foreign key changes or deletes their rows: first the job's role,
+/// later the owner of the table `$2`. `$3` lists the roles that the plan trusts.
 pub const UNTRUSTED_CHILDREN: &str = concat!(
     "with children as (
   select distinct i.relname as index, coalesce(p.relid, k.conrelid) as oid

@@ -1,8 +1,8 @@
 //! The functions of a key table for whole partitions: TRUNCATE, and partitions that are attached or detached. They are
 //! rarely called, so they have a fixed search path.
 //!
-//! Each of them deletes the keys that its snapshot shows, so each needs a snapshot that is taken after its lock: that of
-//! a statement in READ COMMITTED.
+//! Each of them deletes the keys that its snapshot shows, so each needs a snapshot that is taken after its lock was
+//! acquired. Only READ COMMITTED, where each statement takes its own snapshot, guarantees that.
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::literal;
@@ -76,7 +76,7 @@ fn places(k: &KeyTable) -> Vec<String> {
     (1..=k.columns.len()).map(|place| format!("v{place}")).collect()
 }
 
-/// Fails in another isolation level than READ COMMITTED.
+/// A statement that fails at any isolation level other than READ COMMITTED.
 fn read_committed(what: &str) -> String {
     format!(
         "  if current_setting('transaction_isolation') <> 'read committed' then

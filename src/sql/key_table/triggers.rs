@@ -6,14 +6,14 @@
 //! table, or converts a value to another type.
 //!
 //! AFTER ROW triggers follow the rows in physical order, so that a statement can insert a row and rows that reference it.
-//! Names that begin with `!` sort before, and those that begin with `~` after those of other triggers.
+//! Names that begin with `!` sort before those of other triggers, and names that begin with `~` after them.
 //!
-//! An update that moves a row to another partition fires DELETE and INSERT triggers. The row of the key
-//! table must stay: deleting it would delete or update the rows that reference it. The BEFORE UPDATE trigger therefore
-//! stores a note in the row of the key table: the transaction, partition, ctid and trigger depth of the update. The conditions of the AFTER triggers are
-//! evaluated when the row is changed: that of DELETE recognizes the note, that of INSERT consumes it, that of UPDATE
-//! removes it. A statement trigger removes the remaining notes. The setting `pgstrata.moving` only avoids searches for
-//! notes in transactions that have none.
+//! An update that moves a row to another partition fires DELETE and INSERT triggers. The row of the key table must stay:
+//! deleting it would delete or update the rows that reference it. The BEFORE UPDATE trigger therefore stores a note in
+//! the row of the key table: the transaction, partition, ctid and trigger depth of the update. The conditions of the AFTER
+//! triggers are evaluated when the row is changed: that of DELETE recognizes the note, that of INSERT consumes it, that of
+//! UPDATE removes it. A statement trigger removes the remaining notes. The setting `pgstrata.moving` only avoids searches
+//! for notes in transactions that have none.
 
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::QualifiedName;
@@ -272,8 +272,8 @@ end",
     definer(b, k, "is_update", "oid, tid", "boolean", &body)
 }
 
-/// Removes the notes of rows whose move other triggers prevented, whose keys become what they were, and the keys of rows
-/// that these triggers removed.
+/// Removes the notes of rows that other triggers prevented from moving, restores the former keys of these rows, and
+/// removes the keys of rows that such triggers deleted.
 fn end_move(b: &Blueprint, k: &KeyTable) -> String {
     let restored =
         |c: &crate::model::key_table::KeyColumn| format!("{0} = (key.{FORMER}::{1}).{0}", c.name, k.name);
@@ -299,8 +299,8 @@ end",
 
 /// Defers the foreign keys that reference the key table to the end of the application's statement, as if they
 /// referenced the table. Runs as the writer: SET CONSTRAINTS needs no privilege on a table, and fires pending constraint
-/// triggers of other tables. A foreign key that was dropped, or is not deferrable any more, does not make the statement
-/// fail. That needs a subtransaction, which is not used for the checks at the end: they lock rows.
+/// triggers of other tables. A foreign key that was dropped, or is no longer deferrable, does not make the statement
+/// fail. That needs a subtransaction, which is not used for the checks at the end of the statement, because they lock rows.
 fn defer(b: &Blueprint, k: &KeyTable) -> String {
     let keys: Vec<String> = b
         .keys_to(k)
