@@ -36,8 +36,8 @@ pub fn from_pg(e: tokio_postgres::Error) -> Error {
                 error.cause(detail.lines().collect::<Vec<_>>().join("; "))
             }
             _ if *db.code() == SqlState::OUT_OF_MEMORY => error.hint(
-                "the server has no memory left, or no free entry in its lock table: raise max_locks_per_transaction, \
-                 restart the server, and run the same command again",
+                "the server is out of memory, or its lock table is full; in the latter case, raise \
+                 max_locks_per_transaction and restart the server; then run the same command again",
             ),
             _ => error,
         };

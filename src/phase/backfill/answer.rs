@@ -61,9 +61,9 @@ pub(super) fn fills_nulls(filler: &BackfillJob) -> bool {
 /// The error for rows that still must be filled after they were filled.
 pub(super) fn never_filled(filler: &BackfillJob, rows: &str) -> Error {
     if fills_nulls(filler) {
-        return Error::failed(format!("the plan's `null_as` returns NULL for rows with NULL; {rows}")).hint(
+        return Error::failed(format!("the plan's `null_as` returns NULL for rows with NULL in the partition column; {rows}")).hint(
             "these rows are unchanged; set a value in them and run the same command again, or abort the job, write an \
-             expression that is never NULL, such as `coalesce(..., now())`, and run the plan again: filled rows stay filled",
+             expression that never returns NULL, such as `coalesce(..., now())`, and run the plan again: filled rows stay filled",
         );
     }
     Error::failed(format!(

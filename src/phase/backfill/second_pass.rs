@@ -98,8 +98,8 @@ async fn without_null_keys(filler: &BackfillJob) -> Result<()> {
     }
     let (table, columns) = (f.table.name.plain(), plain_list(&f.nullable_key));
     let rows = number::counted(rows.unsigned_abs(), "row");
-    Err(Error::failed(format!("{rows} of {table} contain NULL in the key ({columns})"))
-        .cause("they were written while the job was running, and the job did not look at them")
+    Err(Error::failed(format!("{table} has {rows} with NULL in the key ({columns})"))
+        .cause("such rows were written while the job was running, and the job cannot find them by their key")
         .hint("set a value in the key of these rows, then run the same command again"))
 }
 

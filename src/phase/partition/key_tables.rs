@@ -213,7 +213,7 @@ async fn unreferenced(context: &PartitionJob, k: &KeyTable, oid: u32) -> Result<
         "foreign key {key} of {table} references key table {keys}, which is not in use"
     ))
     .hint(format!(
-        "drop it: alter table {table} drop constraint {key}; it can reference {} instead",
+        "drop it: alter table {table} drop constraint {key}; the foreign key can reference {} instead",
         context.blueprint().table.name.plain()
     )))
 }

@@ -272,11 +272,11 @@ async fn no_null(context: &PartitionJob, b: &Blueprint) -> Result<()> {
         .cause("the partition column and the key identify a row, and rows with NULL belong in no partition")
         .hint(match b.null_as {
             Some(_) if context.state() == State::RolledBack => format!(
-                "no row is lost; `pgstrata swap {}` sets the value of null_as in these rows first",
+                "no row is lost; `pgstrata swap {}` first sets the value of null_as in these rows",
                 word(&context.job.name)
             ),
             Some(_) => format!(
-                "null_as is NULL or fails for these rows; set a value in them (`select * from {table} where {condition}`), \
+                "null_as returns NULL or fails for these rows; set a value in them (`select * from {table} where {condition}`), \
                  then run the same command again; or {}",
                 context.way_out()
             ),

@@ -37,7 +37,8 @@ pub async fn swap(context: &PartitionJob, _proof: Verified) -> Result<Swapped> {
     meter.count("changes", 0, 0);
     let exchanger = Exchanger::new(context, b.exchange_function(), b.definition_function());
     let way = tokio::sync::Mutex::new(ExchangeProgress::begin(context, &meter, ending).await?);
-    let exchanged = locks::patiently(context, &b, meter.phase(), async || {
+    let what = if rollback { "roll back" } else { "swap" };
+    let exchanged = locks::patiently(context, &b, what, async || {
         let mut way = way.lock().await;
         loop {
             let ready = ready(context, &exchanger, ending).await?;

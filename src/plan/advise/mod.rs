@@ -265,7 +265,9 @@ fn constraints(table: &Table, by: &Ident, drafted: &DraftFacts) -> (Vec<Point>, 
 
 fn first_of(finding: &Finding) -> Point {
     let text = match finding.code {
-        "null_in_partition_column" => format!("set null_as, or a value where {} is NULL", finding.object),
+        "null_in_partition_column" => {
+            format!("set null_as, or give a value to rows in which {} is NULL", finding.object)
+        }
         "no_usable_key" => "create a key".to_owned(),
         code => format!("resolve {code}"),
     };

@@ -172,8 +172,8 @@ fn nulls(report: &mut Report, plan: &Partitioning, table: &Table, column: &Colum
             "null_filled",
             &name,
             format!(
-                "{nulls} in column {name} of {table}: the job sets the value of null_as there and in every row that is \
-                 written with NULL until the swap, and neither abort nor rollback sets them to NULL again; from the swap \
+                "{nulls} in column {name} of {table}: the job sets the value of null_as there, and in every row that is \
+                 written with NULL until the swap; abort and rollback do not set these rows to NULL again; from the swap \
                  on, every INSERT or UPDATE that leaves NULL in the column fails"
             ),
             "make sure that no application writes NULL there after the swap: a default applies only to INSERTs without \
@@ -185,7 +185,7 @@ fn nulls(report: &mut Report, plan: &Partitioning, table: &Table, column: &Colum
         report.error(
             "null_in_partition_column",
             &name,
-            format!("{nulls} in partition column {name}, and belong in no partition"),
+            format!("{nulls} in partition column {name}: such rows belong in no partition"),
             format!(
                 "set null_as = \"...\" under [partition], an SQL expression that gives these rows a value; or set a value in \
                  them: select * from {table} where {name} is null"

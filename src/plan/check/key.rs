@@ -151,8 +151,8 @@ fn kept_out(report: &mut Report, table: &Table, key: &Index, allowed: Nullable<'
                 "nullable_key",
                 &shown,
                 format!(
-                    "column {shown} of the key {index} is nullable: it contains no NULL now, and if a row with NULL is \
-                     written while the job runs, the job stops at its end and reports it"
+                    "column {shown} of the key {index} is nullable: it contains no NULL now; if a row with NULL is \
+                     written while the job runs, the job reports it at its end and stops"
                 ),
                 set_not_null(&name, column),
             );

@@ -41,8 +41,8 @@ impl UntrustedChild {
     /// What the owner could do.
     pub fn message(&self, key_table: &QualifiedName) -> String {
         format!(
-            "the triggers of {} would run with the rights of role {} when key table {} deletes or updates a referenced \
-             key, and its owner {} is not trusted",
+            "the triggers of {} would run with the privileges of role {} when key table {} deletes or updates a \
+             referenced key, and the owner of that table, {}, is not trusted",
             self.table.plain(),
             plain(&self.role),
             key_table.plain(),
@@ -53,8 +53,8 @@ impl UntrustedChild {
     /// What to do about it.
     pub fn hint(&self) -> String {
         format!(
-            "list {} in `trust`, or run the job as the owner of the tables; PostgreSQL 18 and later do not run triggers \
-             in this way",
+            "list {} in `trust`, or run the job as the owner of the tables; in PostgreSQL 18 and later, the \
+             triggers do not run with these privileges",
             plain(&self.owner)
         )
     }

@@ -154,7 +154,9 @@ pub(super) fn constraint(report: &mut Report, b: &Blueprint) {
         report.error(
             "name_taken",
             &name,
-            format!("the job needs the name {name} for a constraint of {table}, but another one has it"),
+            format!(
+                "the job needs the name {name} for a constraint of {table}, but another constraint has it"
+            ),
             format!("rename it: alter table {table} rename constraint {name} to ..."),
         );
     }

@@ -30,10 +30,10 @@ pub fn of_null_as(mut findings: Vec<Finding>) -> Vec<Finding> {
 /// Reports that the expression is NULL for `nulls` of the first `rows` rows with NULL.
 pub fn null_as_null(f: &Filling, nulls: i64, rows: i64) -> Option<Finding> {
     let message = format!(
-        "null_as is NULL for {nulls} of the first {}: these rows would still belong in no partition",
+        "null_as returns NULL for {nulls} of the first {}: these rows would still belong in no partition",
         rows_that(rows, "with NULL", "with NULL")
     );
-    let hint = "write an expression that is never NULL, such as coalesce(..., now())";
+    let hint = "write an expression that never returns NULL, such as coalesce(..., now())";
     (nulls > 0).then(|| error(f, message, hint))
 }
 

@@ -85,7 +85,7 @@ pub(super) fn locks(report: &mut Report, b: &Blueprint, server: &Server) {
             "locks_held_too_long",
             &name,
             format!(
-                "the swap would hold its locks for about {held}, and is canceled after {}",
+                "the swap would hold its locks for about {held}, and would be canceled after {}",
                 number::duration(std::time::Duration::from_millis(MOST_HELD_MS.into()))
             ),
             fewer,
