@@ -11,6 +11,7 @@ on_oldest_and_newest!(
     constraint_triggers_of_others_run_as_the_writer,
     a_column_of_another_type_is_rejected,
     truncate_reads_no_table_of_others,
+    truncate_calls_no_function_of_the_owner,
     truncate_in_an_old_snapshot_leaves_no_keys,
     a_partition_attached_by_hand_is_noticed_and_repaired,
     a_trigger_of_another_role_is_no_key_table,
@@ -150,6 +151,26 @@ async fn truncate_reads_no_table_of_others(version: Version) {
     assert_eq!(db.count("select count(*) from t_pkey_keys").await, 0);
     // The foreign key reads the referencing table as its owner.
     assert_eq!(db.count(&format!("select count(*) from ran where role <> '{other}'")).await, 0);
+}
+
+/// TRUNCATE of a partition reads the other ones, whose indexes the owner can create while the functions belong to a superuser.
+async fn truncate_calls_no_function_of_the_owner(version: Version) {
+    let roles = Roles::new(version, &format!("{TABLE}; {NOTE} alter table t owner to OWNER")).await;
+    roles.swapped().await;
+    let (db, owner) = (&roles.db, &roles.owner);
+    let leaf = "(select min(relid::regclass::text) from pg_partition_tree('t') where isleaf)";
+    let other = "(select max(relid::regclass::text) from pg_partition_tree('t') where isleaf)";
+    db.execute(&format!(
+        "set role {owner}; create function noted() returns void language sql as 'insert into public.ran values (current_user)';
+         create function evil(int) returns int language plpgsql immutable as $$ begin perform public.noted(); return $1; end $$;
+         do $$ begin execute format('alter table %s owner to {owner}', {other}); execute format('create index on %s ((id + evil(1)))', {other}); end $$"
+    ))
+    .await;
+    db.execute("truncate ran").await;
+    let client = db.connect_as(owner).await;
+    let leaf: String = client.query_one(&format!("select {leaf}"), &[]).await.unwrap().get(0);
+    assert_eq!(outcome(&client, &format!("truncate {leaf}")).await, "42501");
+    assert_eq!(db.count(&format!("select count(*) from ran where role <> '{owner}'")).await, 0);
 }
 
 async fn truncate_in_an_old_snapshot_leaves_no_keys(version: Version) {

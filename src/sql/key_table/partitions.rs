@@ -7,6 +7,7 @@
 use crate::model::blueprint::Blueprint;
 use crate::model::ident::literal;
 use crate::model::key_table::KeyTable;
+use crate::sql::trust::could_act_as;
 use crate::sql::{dollar_quoted, operators_path};
 
 use super::escaped;
@@ -20,6 +21,7 @@ pub(super) fn truncate(b: &Blueprint, k: &KeyTable) -> String {
         "declare
   root regclass := pg_partition_root(tg_relid);
   referencing regclass;
+  leaf regclass;
   rest text;
 begin
   -- A detached partition may still have this trigger.
@@ -47,7 +49,12 @@ begin
     delete from {table};
     return null;
   end if;
-  -- The partitions themselves are read, because row security policies apply to the partitioned table.
+  -- The partitions themselves are read, because row security policies apply to the partitioned table. The planner may call
+  -- functions of their indexes and CHECK constraints, with the rights of the owner of this function.
+  for leaf in select relid from pg_partition_tree(root) where isleaf and relid <> tg_relid loop
+    execute format('lock table only %s in row exclusive mode', leaf);
+  end loop;
+{no_code}
   select string_agg(format({of_rest}, relid::regclass), ' union all ') into rest from pg_partition_tree(root)
   where isleaf and relid not in (select relid from pg_partition_tree(tg_relid));
   execute {delete} || case when rest is null then '' else format({unless}, rest) end;
@@ -56,6 +63,7 @@ end",
         name = literal(&k.name.to_string()),
         table = k.name,
         read_committed = read_committed("TRUNCATE"),
+        no_code = NO_CODE_OF_OTHERS,
         of_rest = literal(&format!(
             "select {} from only %s x where {}",
             escaped(&k.values("x").join(", ")),
@@ -70,6 +78,25 @@ end",
     );
     with_fixed_path(b, &format!("{}()", function(k, "truncate")), "trigger", &body)
 }
+
+/// Fails if indexes or constraints of the partitions use functions, operators or types of roles that could not act as the
+/// owner of the function.
+const NO_CODE_OF_OTHERS: &str = concat!(
+    "  if exists (
+    select from pg_partition_tree(root) p join pg_depend d on
+      d.classid = 'pg_class'::regclass and d.objid in (select indexrelid from pg_index where indrelid = p.relid)
+      or d.classid = 'pg_constraint'::regclass and d.objid in (select oid from pg_constraint where conrelid = p.relid)
+      left join pg_proc f on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid
+      left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid
+      left join pg_type t on d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid,
+      lateral (select coalesce(f.proowner, o.oprowner, t.typowner)) r (oid)
+    where not ",
+    could_act_as!("r.oid", "current_user"),
+    ") then
+    raise exception 'TRUNCATE of a partition would call functions of other roles with the rights of role %', current_user
+      using errcode = '42501', hint = 'Delete the rows, or finalize the job first.';
+  end if;"
+);
 
 /// Names for the values of a key.
 fn places(k: &KeyTable) -> Vec<String> {
